@@ -1,0 +1,235 @@
+"""The control messages: what workers, broker and supervisor say to each other about themselves.
+
+A control message is one parcel: a head with the command, and one body frame with a msgpack map.
+`pack` builds the parcel; one `unpack_…` per command reads the body frames of a parcel whose head
+named that command. Unknown keys are ignored, so that a newer peer may say more; a missing key or
+one of a wrong type raises RemoteProtocolError that names it. Byte table: docs/PROTOCOL.md §3.
+
+    worker -> broker       READY, HEARTBEAT, DRAIN, DISCONNECT
+    broker -> worker       WELCOME, HEARTBEAT, DRAIN, DISCONNECT
+    supervisor -> broker   LOST
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from protocol import head, limits
+from protocol.errors import RemoteProtocolError
+from protocol.native import Buffer, pack_meta, unpack_meta
+from protocol.values import MethodSignature
+
+#: Unsigned numbers on the control wire end here (msgpack's own limit is one bit more).
+NUMBER_MAX = (1 << 63) - 1
+
+
+class Device(NamedTuple):
+    """Where a worker really computes, as its backend reports it. target: CPU, Ascend or GPU."""
+
+    target: str
+    id: int
+
+
+class Ready(NamedTuple):
+    """A worker offers itself: it has loaded and warmed one version of a servable.
+
+    worker_id: name of its slot, stable over restarts. generation: incarnation of the slot, grows.
+    service: `servable/version`. credit: requests that it will hold at once, 1..CREDIT_MAX.
+    """
+
+    worker_id: str
+    generation: int
+    service: str
+    credit: int
+    methods: tuple[MethodSignature, ...]
+    device: Device
+    pid: int
+    servable: str
+
+
+class Welcome(NamedTuple):
+    """The broker accepts a worker and tells the rhythm of heartbeats to both ends.
+
+    liveness: silent intervals after which the other end is taken for dead.
+    """
+
+    heartbeat_interval_ms: int
+    liveness: int
+
+
+class Heartbeat(NamedTuple):
+    """A sign of life; a worker adds its progress, because a thread that beats proves nothing.
+
+    batch_seq: number of the batch that it runs, or of the last one. busy_ms: how long that batch
+    has been running; 0 when idle.
+    """
+
+    batch_seq: int = 0
+    busy_ms: int = 0
+
+
+class Drain(NamedTuple):
+    """From a worker: send me nothing more. From the broker: acknowledged, nothing more will come."""
+
+
+class Disconnect(NamedTuple):
+    """The sender takes the connection for ended. reason: for logs."""
+
+    reason: str
+
+
+class Lost(NamedTuple):
+    """The supervisor saw this incarnation of a worker die. reason: for logs and error texts."""
+
+    worker_id: str
+    generation: int
+    reason: str
+
+
+Control = Ready | Welcome | Heartbeat | Drain | Disconnect | Lost
+
+COMMAND_OF = {
+    Ready: head.READY,
+    Welcome: head.WELCOME,
+    Heartbeat: head.HEARTBEAT,
+    Drain: head.DRAIN,
+    Disconnect: head.DISCONNECT,
+    Lost: head.LOST,
+}
+
+
+def pack(control: Control) -> list[bytes]:
+    """The parcel of a control message: its head and its one body frame."""
+    command = COMMAND_OF[type(control)]
+    body = _ready_map(control) if isinstance(control, Ready) else control._asdict()
+    return [head.pack(head.Head(command, body_frames=1)), pack_meta(body)]
+
+
+def _ready_map(ready: Ready) -> dict[str, Any]:
+    assert 1 <= ready.credit <= limits.CREDIT_MAX, ready
+    methods = [[method.name, method.inputs, method.outputs] for method in ready.methods]
+    return ready._asdict() | {"methods": methods, "device": ready.device._asdict()}
+
+
+def unpack_ready(frames: Sequence[Buffer]) -> Ready:
+    """Read a READY. Raises RemoteProtocolError; a credit above CREDIT_MAX is one of the errors."""
+    body = _body(frames)
+    servable = _text(body, "servable")
+    service = _text(body, "service")
+    head.split_service_key(service.encode())
+    if len(service.encode()) > limits.SERVICE_KEY_BYTES_MAX:
+        raise RemoteProtocolError(
+            f"service of {len(service.encode())} B exceeds service_key_bytes_max "
+            f"{limits.SERVICE_KEY_BYTES_MAX}"
+        )
+    return Ready(
+        worker_id=_text(body, "worker_id"),
+        generation=_number(body, "generation"),
+        service=service,
+        credit=_number(body, "credit", 1, limits.CREDIT_MAX),
+        methods=_methods(body, servable),
+        device=_device(body),
+        pid=_number(body, "pid"),
+        servable=servable,
+    )
+
+
+def unpack_welcome(frames: Sequence[Buffer]) -> Welcome:
+    """Read a WELCOME. Raises RemoteProtocolError; both numbers are at least 1."""
+    body = _body(frames)
+    return Welcome(_number(body, "heartbeat_interval_ms", 1), _number(body, "liveness", 1))
+
+
+def unpack_heartbeat(frames: Sequence[Buffer]) -> Heartbeat:
+    """Read a HEARTBEAT; an empty map is a valid one. Raises RemoteProtocolError."""
+    body = _body(frames)
+    return Heartbeat(
+        _number(body, "batch_seq") if "batch_seq" in body else 0,
+        _number(body, "busy_ms") if "busy_ms" in body else 0,
+    )
+
+
+def unpack_drain(frames: Sequence[Buffer]) -> Drain:
+    """Read a DRAIN. Raises RemoteProtocolError."""
+    _body(frames)
+    return Drain()
+
+
+def unpack_disconnect(frames: Sequence[Buffer]) -> Disconnect:
+    """Read a DISCONNECT. Raises RemoteProtocolError."""
+    return Disconnect(_text(_body(frames), "reason", size_min=0))
+
+
+def unpack_lost(frames: Sequence[Buffer]) -> Lost:
+    """Read a LOST. Raises RemoteProtocolError."""
+    body = _body(frames)
+    return Lost(
+        _text(body, "worker_id"),
+        _number(body, "generation"),
+        _text(body, "reason", size_min=0),
+    )
+
+
+# ---------------------------------------------------------------- fields
+
+
+def _body(frames: Sequence[Buffer]) -> dict[str, Any]:
+    if len(frames) != 1:
+        raise RemoteProtocolError(f"a control message has 1 body frame, not {len(frames)}")
+    return unpack_meta(frames[0])
+
+
+def _field(body: Mapping[str, Any], key: str) -> Any:
+    if key not in body:
+        raise RemoteProtocolError(f"key {key!r} is missing")
+    return body[key]
+
+
+def _text(body: Mapping[str, Any], key: str, size_min: int = 1) -> str:
+    value = _field(body, key)
+    if not isinstance(value, str):
+        raise RemoteProtocolError(f"key {key!r} is a {type(value).__name__}, not a text")
+    if len(value) < size_min:
+        raise RemoteProtocolError(f"key {key!r} is empty")
+    return value
+
+
+def _number(body: Mapping[str, Any], key: str, least: int = 0, most: int = NUMBER_MAX) -> int:
+    value = _field(body, key)
+    if type(value) is not int:  # a bool is an int to Python, not to the wire
+        raise RemoteProtocolError(f"key {key!r} is a {type(value).__name__}, not a number")
+    if not least <= value <= most:
+        raise RemoteProtocolError(f"key {key!r} is {value}, not one of {least}..{most}")
+    return value
+
+
+def _device(body: Mapping[str, Any]) -> Device:
+    value = _field(body, "device")
+    if not isinstance(value, dict):
+        raise RemoteProtocolError(f"key 'device' is a {type(value).__name__}, not a map")
+    return Device(_text(value, "target"), _number(value, "id"))
+
+
+def _methods(body: Mapping[str, Any], servable: str) -> tuple[MethodSignature, ...]:
+    value = _field(body, "methods")
+    if not isinstance(value, list):
+        raise RemoteProtocolError(f"key 'methods' is a {type(value).__name__}, not a list")
+    return tuple(_method(item, servable) for item in value)
+
+
+def _method(item: Any, servable: str) -> MethodSignature:
+    if not isinstance(item, list) or len(item) != 3:
+        raise RemoteProtocolError(f"a method is [name, [inputs], [outputs]], not {item!r:.100}")
+    name, inputs, outputs = item
+    if not isinstance(name, str) or not name:
+        raise RemoteProtocolError(f"method name {name!r:.100} is not a text")
+    if len(name.encode()) > limits.METHOD_BYTES_MAX:
+        raise RemoteProtocolError(
+            f"method name of {len(name.encode())} B exceeds method_bytes_max "
+            f"{limits.METHOD_BYTES_MAX}"
+        )
+    for names in (inputs, outputs):
+        if not isinstance(names, list) or not all(isinstance(text, str) for text in names):
+            raise RemoteProtocolError(f"method {name}: {names!r:.100} is not a list of texts")
+    return MethodSignature(servable, name, tuple(inputs), tuple(outputs))

@@ -1,0 +1,1 @@
+"""Tests of `protocol/`, one file per file."""

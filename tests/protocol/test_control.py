@@ -1,0 +1,129 @@
+"""Control messages: what is packed is read back; what is wrong is named."""
+
+import pytest
+
+from protocol import control, head, limits, native
+from protocol.errors import RemoteProtocolError
+from protocol.values import MethodSignature
+
+READY = control.Ready(
+    worker_id="add/1/device0",
+    generation=3,
+    service="add/1",
+    credit=16,
+    methods=(MethodSignature("add", "add_common", ("x1", "x2"), ("y",)),),
+    device=control.Device("CPU", 0),
+    pid=4711,
+    servable="add",
+)
+
+EVERY = [
+    (READY, head.READY, control.unpack_ready),
+    (control.Welcome(500, 6), head.WELCOME, control.unpack_welcome),
+    (control.Heartbeat(7, 12), head.HEARTBEAT, control.unpack_heartbeat),
+    (control.Drain(), head.DRAIN, control.unpack_drain),
+    (control.Disconnect("server stops"), head.DISCONNECT, control.unpack_disconnect),
+    (control.Lost("add/1/device0", 3, "signal 9"), head.LOST, control.unpack_lost),
+]
+
+
+def frames_of(body: dict[str, object]) -> list[bytes]:
+    return [native.pack_meta(body)]
+
+
+def ready_with(**changes: object) -> list[bytes]:
+    body = native.unpack_meta(control.pack(READY)[1])
+    return frames_of(body | changes)
+
+
+@pytest.mark.parametrize(("message", "command", "unpack"), EVERY)
+def test_every_control_message_is_read_back_as_it_was_packed(message, command, unpack):
+    parts = control.pack(message)
+    ((head_frame, frames),) = head.split_parcels(parts)
+    assert head.unpack(head_frame).command == command
+    assert unpack(frames) == message
+
+
+def test_ready_on_the_wire_is_the_documented_map():
+    assert native.unpack_meta(control.pack(READY)[1]) == {
+        "worker_id": "add/1/device0",
+        "generation": 3,
+        "service": "add/1",
+        "credit": 16,
+        "methods": [["add_common", ["x1", "x2"], ["y"]]],
+        "device": {"target": "CPU", "id": 0},
+        "pid": 4711,
+        "servable": "add",
+    }
+
+
+def test_an_empty_heartbeat_is_valid_and_idle():
+    assert control.unpack_heartbeat(frames_of({})) == control.Heartbeat(0, 0)
+
+
+def test_unknown_keys_are_ignored():
+    frames = frames_of({"heartbeat_interval_ms": 500, "liveness": 6, "colour": "blue"})
+    assert control.unpack_welcome(frames) == control.Welcome(500, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"credit": 0}, "key 'credit' is 0, not one of 1..1024"),
+        ({"credit": 1025}, "key 'credit' is 1025, not one of 1..1024"),
+        ({"credit": True}, "key 'credit' is a bool, not a number"),
+        ({"generation": -1}, "key 'generation' is -1"),
+        ({"generation": "3"}, "key 'generation' is a str, not a number"),
+        ({"worker_id": ""}, "key 'worker_id' is empty"),
+        ({"worker_id": b"w"}, "key 'worker_id' is a bytes, not a text"),
+        ({"service": "add"}, "service key b'add' is not servable/version"),
+        ({"service": "a" * 300 + "/1"}, "service of 302 B exceeds service_key_bytes_max 223"),
+        ({"device": "CPU"}, "key 'device' is a str, not a map"),
+        ({"device": {"target": "CPU"}}, "key 'id' is missing"),
+        ({"methods": {}}, "key 'methods' is a dict, not a list"),
+        ({"methods": [["m", ["x"]]]}, "a method is [name, [inputs], [outputs]]"),
+        ({"methods": [["", [], []]]}, "method name '' is not a text"),
+        ({"methods": [["m" * 256, [], []]]}, "method name of 256 B exceeds method_bytes_max 255"),
+        ({"methods": [["m", "x", []]]}, "method m: 'x' is not a list of texts"),
+        ({"methods": [["m", [], [1]]]}, "method m: [1] is not a list of texts"),
+    ],
+)
+def test_a_wrong_field_of_ready_is_named(changes, text):
+    with pytest.raises(RemoteProtocolError) as error:
+        control.unpack_ready(ready_with(**changes))
+    assert text in str(error.value)
+
+
+@pytest.mark.parametrize("key", native.unpack_meta(control.pack(READY)[1]))
+def test_a_missing_field_of_ready_is_named(key):
+    body = native.unpack_meta(control.pack(READY)[1])
+    del body[key]
+    with pytest.raises(RemoteProtocolError, match=f"key '{key}' is missing"):
+        control.unpack_ready(frames_of(body))
+
+
+@pytest.mark.parametrize(("message", "command", "unpack"), EVERY)
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        ([], "a control message has 1 body frame, not 0"),
+        ([b"\x80", b"\x80"], "a control message has 1 body frame, not 2"),
+        ([b"\xc1"], "meta frame is not msgpack"),
+        ([b"\x90"], "meta frame is a list, not a map"),
+    ],
+)
+def test_a_body_that_is_not_one_map_is_refused(message, command, unpack, frames, text):
+    with pytest.raises(RemoteProtocolError, match=text):
+        unpack(frames)
+
+
+def test_welcome_needs_numbers_of_at_least_one():
+    with pytest.raises(RemoteProtocolError, match="key 'liveness' is 0"):
+        control.unpack_welcome(frames_of({"heartbeat_interval_ms": 500, "liveness": 0}))
+    with pytest.raises(RemoteProtocolError, match="key 'heartbeat_interval_ms' is 0"):
+        control.unpack_welcome(frames_of({"heartbeat_interval_ms": 0, "liveness": 1}))
+
+
+def test_packing_a_credit_out_of_bounds_is_our_own_mistake():
+    with pytest.raises(AssertionError):
+        control.pack(READY._replace(credit=limits.CREDIT_MAX + 1))
