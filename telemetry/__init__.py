@@ -1,0 +1,1 @@
+"""Logging, metrics and tracing; imports nothing of the other rooms."""
