@@ -1,0 +1,124 @@
+"""`python -m broker`: the broker as a process of its own.
+
+    python -m broker --producers ipc:///run/me/producers.ipc --workers ipc:///run/me/workers.ipc
+
+SIGTERM and SIGINT drain: new requests are refused, running ones finish within the grace; a second
+signal ends at once. A supervisor gives the same settings as a JSON document on stdin (`--stdin`)
+and reads one line of JSON from the descriptor in MINDBUS_REPORT_FD once the sockets are bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import zmq
+
+from broker.core import Core, Settings
+from broker.switch import Switch
+from telemetry.log import configure, get_logger
+
+log = get_logger("BROKER")
+
+GRACE_MS_DEFAULT = 10_000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until a signal. Returns the exit code: 0 drained, 1 could not start."""
+    parser = argparse.ArgumentParser(prog="python -m broker", description="The MindBus broker.")
+    parser.add_argument("--producers", action="append", metavar="ADDRESS", default=[])
+    parser.add_argument("--workers", metavar="ADDRESS")
+    parser.add_argument("--requests-max", type=int, default=Settings.requests_max)
+    parser.add_argument("--grace-ms", type=int, default=GRACE_MS_DEFAULT)
+    parser.add_argument("--stdin", action="store_true", help="read the settings from stdin")
+    flags = parser.parse_args(arguments)
+    document = {
+        "producers_addresses": flags.producers,
+        "workers_address": flags.workers,
+        "requests_max": flags.requests_max,
+        "grace_ms": flags.grace_ms,
+    }
+    if flags.stdin:
+        document |= json.load(sys.stdin)
+    elif not flags.producers or not flags.workers:
+        parser.error("--producers and --workers are needed (or --stdin)")
+    return run(document)
+
+
+def run(document: dict[str, Any]) -> int:
+    """Serve with the settings of a document (see `main`) until SIGTERM or SIGINT."""
+    configure("mindbus_broker")
+    settings = replace(Settings(), requests_max=document.get("requests_max", 10_000))
+    core = Core(settings)
+    try:
+        switch = Switch(core, document["producers_addresses"], document["workers_address"])
+    except OSError as error:
+        print(f"mindbus broker: {error}", file=sys.stderr)
+        return 1
+    stopping = _Stopping(document.get("grace_ms", GRACE_MS_DEFAULT))
+    log.info("broker started", producers=switch.producers_addresses, workers=switch.workers_address)
+    _report({"state": "ready", "producers": switch.producers_addresses})
+    poller = zmq.Poller()
+    for socket in (switch.producers, switch.workers, stopping.reader):
+        poller.register(socket, zmq.POLLIN)
+    more = False
+    while not stopping.is_over(core):
+        poller.poll(0 if more else stopping.cut(switch.poll_timeout_ms()))
+        stopping.note_signals(core)
+        more = switch.turn()
+    switch.close()
+    return 0
+
+
+class _Stopping:
+    """Signals as a readable descriptor, and the grace that the first of them begins."""
+
+    def __init__(self, grace_ms: int) -> None:
+        self.reader, writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        self._grace_ns = grace_ms * 1_000_000
+        self._until_ns: int | None = None
+
+    def note_signals(self, core: Core) -> None:
+        try:
+            count = len(os.read(self.reader, 64))
+        except BlockingIOError:
+            return
+        now_ns = time.monotonic_ns()
+        if self._until_ns is not None or count > 1:
+            self._until_ns = now_ns
+        else:
+            self._until_ns = now_ns + self._grace_ns
+        core.drain()
+
+    def is_over(self, core: Core) -> bool:
+        if self._until_ns is None:
+            return False
+        return core.load()[0] == 0 or time.monotonic_ns() >= self._until_ns
+
+    def cut(self, timeout_ms: int | None) -> int | None:
+        """The poll timeout, no longer than what is left of the grace."""
+        if self._until_ns is None:
+            return timeout_ms
+        left_ms = max(0, (self._until_ns - time.monotonic_ns()) // 1_000_000 + 1)
+        return left_ms if timeout_ms is None else min(timeout_ms, left_ms)
+
+
+def _report(line: dict[str, Any]) -> None:
+    descriptor = os.environ.get("MINDBUS_REPORT_FD")
+    if descriptor is not None:
+        os.write(int(descriptor), json.dumps(line).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

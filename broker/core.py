@@ -1,0 +1,414 @@
+"""The broker's core: a pure machine that queues requests and load-balances them over workers.
+
+Doors: `receive_from_client`, `receive_from_worker`, `client_lost`, `worker_lost`, `handle_timer`;
+`next_timer_ns` tells when to call again; `to_clients` and `to_workers` are the outboxes, which the
+shell takes with `take_outboxes`. No sockets, no clock, no logging: time comes in as `now_ns` (monotonic).
+
+Rules
+  - Every accepted request gets exactly one final reply, or none if its client cancelled or left.
+  - A request is executed at most `attempts_max` times. When a worker is lost its requests go back
+    to the head of the backlog, in their order, or fail with `worker_lost`.
+  - A deadline answers on time whether the request waits or runs; the token of a running one comes
+    home with the late reply, which is dropped.
+  - Version 0 of a servable is an alias: the highest version that has a worker which takes work;
+    if none has, the highest version known.
+  - A service without workers keeps its backlog for `service_grace_ns`: workers restart.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from broker import service as states
+from broker.deadlines import Deadlines
+from broker.invariants import check
+from broker.registration import Registration
+from broker.service import Frame, Request, Service, Worker
+from broker.stats import Counters, describe
+from protocol import head as heads
+from protocol import control, limits, native, status
+from protocol.errors import RemoteProtocolError
+
+NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of a broker; the defaults and their sources are in `protocol.limits`."""
+
+    requests_max: int = limits.REQUESTS_MAX_DEFAULT
+    request_bytes_max: int = limits.REQUEST_BYTES_MAX_DEFAULT
+    body_bytes_max: int = limits.BODY_BYTES_MAX
+    budget_ms_default: int = limits.BUDGET_MS_DEFAULT
+    attempts_max: int = limits.ATTEMPTS_MAX
+    heartbeat_interval_ms: int = limits.HEARTBEAT_INTERVAL_MS
+    heartbeat_liveness: int = limits.HEARTBEAT_LIVENESS
+    service_grace_ms: int = limits.SERVICE_GRACE_MS
+
+
+class Core:
+    """The state of one broker. `check_invariants` holds between any two calls."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        #: messages for clients: (client, frames)
+        self.to_clients: list[tuple[Hashable, list[Frame]]] = []
+        #: messages for workers by routing id; what is ready in one wake-up is one message
+        self.to_workers: dict[bytes, list[Frame]] = {}
+        self.counters = Counters()
+        self.registration = Registration(self)
+        self._clients: dict[Hashable, dict[int, Request]] = {}
+        self._coalesced: dict[Hashable, list[Frame]] = {}
+        self._deadlines = Deadlines()
+        self._requests = 0
+        self._request_bytes = 0
+        self._ticket = 0
+        self._draining = False
+        self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
+        self._others: dict[int, Callable[[Hashable, bytes, list[Frame]], None]] = {
+            heads.CANCEL: self._receive_cancel,
+            heads.HEARTBEAT: self._receive_probe,
+            heads.STATS: self._receive_stats,
+        }
+
+    # ------------------------------------------------------------ from clients
+
+    def receive_from_client(self, client: Hashable, parts: list[Frame], now_ns: int) -> None:
+        """Take one message of a client: its parcels, without routing id and empty delimiter.
+
+        What breaks the protocol is answered where a request id can be read, else counted.
+        """
+        at, count = 0, len(parts)
+        while at < count:
+            head = parts[at]
+            if len(head) < heads.FIXED_BYTES or head[:2] != heads.MAGIC:
+                self.counters.malformed += 1
+                return
+            end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
+            if end > count:
+                self._refuse(client, head, "malformed", self._frames_missing(head, count - at - 1))
+                return
+            if head[:4] == heads.REQUEST_PREFIX:
+                self._receive_request(client, head, parts[at + 1 : end], now_ns)
+            else:
+                self._receive_other(client, head, parts[at + 1 : end])
+            at = end
+
+    def _receive_request(
+        self, client: Hashable, head: bytes, frames: list[Frame], now_ns: int
+    ) -> None:
+        service = self.registration.routes.get(heads.service_of(head))
+        if service is None:
+            return self._refuse(client, head, "unknown_service", self._service_unknown(head))
+        if self._draining:
+            return self._refuse(client, head, "draining", "the broker is going down")
+        if self._requests >= self.settings.requests_max:
+            return self._refuse(client, head, "queue_full", self._queue_full())
+        request_id, budget_ms = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)
+        budget_ms = min(budget_ms or self.settings.budget_ms_default, limits.BUDGET_MS_MAX)
+        deadline_ns = now_ns + budget_ms * NS_PER_MS
+        request = Request(client, request_id, head, frames, service, now_ns, deadline_ns)
+        if not self._has_room(request):
+            return None
+        outstanding = self._clients.get(client)
+        if outstanding is None:
+            outstanding = self._clients[client] = {}
+        elif request_id in outstanding:
+            self.counters.duplicates += 1  # the running one will answer both
+            return None
+        outstanding[request_id] = request
+        self._requests += 1
+        self._request_bytes += request.body_bytes
+        self._deadlines.add(request)
+        self.counters.accepted += 1
+        worker = service.tokens.least_loaded()
+        if worker is None:
+            service.enqueue(request)
+        else:
+            self._dispatch(request, worker, now_ns)
+        return None
+
+    def _has_room(self, request: Request) -> bool:
+        size, settings = request.body_bytes, self.settings
+        if size > settings.body_bytes_max:
+            self._refuse(
+                request.client,
+                request.head,
+                "body_too_large",
+                f"body of {size} B exceeds body_bytes_max {settings.body_bytes_max} "
+                f"(service {request.service.key.decode()})",
+            )
+            return False
+        if self._request_bytes + size > settings.request_bytes_max:
+            self._refuse(
+                request.client,
+                request.head,
+                "queue_bytes_full",
+                f"body of {size} B and the {self._request_bytes} B that are held exceed "
+                f"request_bytes_max {settings.request_bytes_max}",
+            )
+            return False
+        return True
+
+    def _receive_other(self, client: Hashable, head: bytes, frames: list[Frame]) -> None:
+        """A parcel that is no request: rare, so it may cost more."""
+        if head[2] != heads.VERSION:
+            message = f"protocol version {head[2]} is not {heads.VERSION}"
+            return self._refuse(client, head, "unsupported", message)
+        receive = self._others.get(head[3])
+        if receive is None:
+            message = f"command {head[3]} is not one that a client sends"
+            return self._refuse(client, head, "malformed", message)
+        return receive(client, head, frames)
+
+    def _receive_cancel(self, client: Hashable, head: bytes, frames: list[Frame]) -> None:
+        (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
+        request = self._clients.get(client, {}).get(request_id)
+        if request is not None:
+            self.counters.cancelled += 1
+            self._finish(request)
+
+    def _receive_probe(self, client: Hashable, head: bytes, frames: list[Frame]) -> None:
+        self.to_clients.append((client, [head[:22] + b"\0" + head[23:]]))
+
+    def _receive_stats(self, client: Hashable, head: bytes, frames: list[Frame]) -> None:
+        body = native.pack_meta(describe(self))
+        self.to_clients.append((client, [head[:22] + b"\1" + head[23:], body]))
+
+    def client_lost(self, client: Hashable) -> None:
+        """The client is gone: its waiting requests are taken out, its running ones dropped."""
+        for request in list(self._clients.get(client, {}).values()):
+            self.counters.cancelled += 1
+            self._finish(request)
+
+    # ------------------------------------------------------------ from workers
+
+    def receive_from_worker(self, routing_id: bytes, parts: list[Frame], now_ns: int) -> None:
+        """Take one message from the workers' side: replies, registration, heartbeats."""
+        worker = self.registration.workers.get(routing_id)
+        if worker is not None:
+            worker.heard_ns = now_ns
+        at, count = 0, len(parts)
+        while at < count:
+            head = parts[at]
+            if len(head) < heads.FIXED_BYTES or head[:2] != heads.MAGIC:
+                self.counters.malformed += 1
+                return
+            end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
+            if end > count:
+                self.counters.malformed += 1
+                return
+            if worker is not None and head[:4] == heads.REPLY_PREFIX:
+                self._receive_reply(worker, head, parts[at + 1 : end], now_ns)
+            else:
+                self._receive_control(routing_id, head, parts[at + 1 : end], now_ns)
+                worker = self.registration.workers.get(routing_id)
+            at = end
+
+    def _receive_reply(
+        self, worker: Worker, head: bytes, frames: list[Frame], now_ns: int
+    ) -> None:
+        (ticket,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
+        if ticket not in worker.in_flight:
+            self.counters.replies_stale += 1
+            return
+        takes_work = worker.state == states.READY
+        if takes_work:
+            worker.service.tokens.remove(worker)
+        request = worker.in_flight.pop(ticket)
+        if takes_work:
+            worker.service.tokens.add(worker)
+        if request.done:
+            self.counters.replies_late += 1
+        else:
+            if head[heads.STATUS_OFFSET] == status.OK:
+                self.counters.answered += 1
+            else:
+                self.counters.failed += 1
+            self._reply(request, heads.restamp(head, request.request_id, 0), frames)
+            self._finish(request)
+        self.serve_backlog(worker.service, now_ns)
+
+    def _receive_control(
+        self, routing_id: bytes, head: bytes, frames: list[Frame], now_ns: int
+    ) -> None:
+        try:
+            self.registration.receive(routing_id, heads.unpack(bytes(head)), frames, now_ns)
+        except RemoteProtocolError as error:
+            self.counters.malformed += 1
+            self.note("malformed", routing_id, str(error))
+            self.send_control(routing_id, control.Disconnect(str(error)))
+
+    def worker_lost(self, worker: Worker, now_ns: int, reason: str) -> None:
+        """The worker is gone: its tickets are dispatched again, or fail with `worker_lost`."""
+        assert worker.state != states.GONE, worker.worker_id
+        service = worker.service
+        self.registration.forget_worker(worker, now_ns, reason)
+        orphans = [request for request in worker.in_flight.values() if not request.done]
+        worker.in_flight.clear()
+        for request in reversed(orphans):
+            request.worker = None
+            if request.attempt < self.settings.attempts_max:
+                self.counters.redispatched += 1
+                service.enqueue_first(request)
+            else:
+                message = (
+                    f"{request.attempt} workers of {service.key.decode()} were lost while they "
+                    f"computed this request (attempts_max {self.settings.attempts_max}; "
+                    f"last: {worker.worker_id}, {reason})"
+                )
+                self._fail(request, "worker_lost", message)
+        self.serve_backlog(service, now_ns)
+
+    # ------------------------------------------------------------ dispatch
+
+    def serve_backlog(self, service: Service, now_ns: int) -> None:
+        """Give waiting requests to free tokens until one of the two runs out."""
+        while service.queued:
+            worker = service.tokens.least_loaded()
+            if worker is None:
+                return
+            request = service.next_waiting()
+            assert request is not None, service.key
+            self._dispatch(request, worker, now_ns)
+
+    def _dispatch(self, request: Request, worker: Worker, now_ns: int) -> None:
+        self._ticket = ticket = self._ticket + 1
+        request.ticket = ticket
+        request.worker = worker
+        request.attempt += 1
+        tokens = worker.service.tokens
+        tokens.remove(worker)
+        worker.in_flight[ticket] = request
+        tokens.add(worker)
+        budget_ms = (request.deadline_ns - now_ns) // NS_PER_MS
+        head = heads.restamp(request.head, ticket, budget_ms if budget_ms > 0 else 1)
+        if request.attempt > 1:
+            head = heads.with_flag(head, heads.FLAG_REDELIVERED)
+        message = self.to_workers.get(worker.routing_id)
+        if message is None:
+            self.to_workers[worker.routing_id] = [head, *request.frames]
+        else:
+            message.append(head)
+            message.extend(request.frames)
+
+    # ------------------------------------------------------------ endings
+
+    def _reply(self, request: Request, head: bytes, frames: list[Frame]) -> None:
+        if not request.head[heads.FLAGS_OFFSET + 1] & heads.FLAG_COALESCE:
+            self.to_clients.append((request.client, [head, *frames]))
+            return
+        message = self._coalesced.get(request.client)
+        if message is None:
+            message = self._coalesced[request.client] = []
+            self.to_clients.append((request.client, message))
+        message.append(head)
+        message.extend(frames)
+
+    def take_outboxes(self) -> tuple[list[tuple[Hashable, list[Frame]]], dict[bytes, list[Frame]]]:
+        """Hand over what is to be sent, to clients and to workers, and begin empty again."""
+        outboxes = self.to_clients, self.to_workers
+        self.to_clients, self.to_workers, self._coalesced = [], {}, {}
+        return outboxes
+
+    def _fail(self, request: Request, reason: str, message: str) -> None:
+        self.counters.failed += 1
+        self.counters.reasons[reason] += 1
+        self._reply(request, *self._failure(request.head, reason, message))
+        self._finish(request)
+
+    def _refuse(self, client: Hashable, head: bytes, reason: str, message: str) -> None:
+        """Answer a request that was not accepted."""
+        self.counters.refused += 1
+        self.counters.reasons[reason] += 1
+        head, frames = self._failure(head, reason, message)
+        self.to_clients.append((client, [head, *frames]))
+
+    def _failure(self, head: bytes, reason: str, message: str) -> tuple[bytes, list[Frame]]:
+        frames = native.encode_failure(None, reason, message)
+        (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
+        code = status.REASONS[reason].grpc
+        reply = heads.Head(heads.REPLY, status=code, request_id=request_id, body_frames=1)
+        return heads.pack(reply), list(frames)
+
+    def _finish(self, request: Request) -> None:
+        """Take a request out of every table but the in-flight one of its worker."""
+        assert not request.done, request.request_id
+        request.done = True
+        outstanding = self._clients[request.client]
+        del outstanding[request.request_id]
+        if not outstanding:
+            del self._clients[request.client]
+        self._deadlines.discard(request)
+        self._requests -= 1
+        self._request_bytes -= request.body_bytes
+        request.frames = []
+        if request.waiting:
+            request.service.leave_backlog(request)
+
+    # ------------------------------------------------------------ time
+
+    def next_timer_ns(self) -> int | None:
+        """When `handle_timer` wants to be called, or None while nothing is watched."""
+        times = (self._deadlines.next_ns(), self.registration.next_timer_ns())
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timer(self, now_ns: int) -> None:
+        """Fire what is due: deadlines, heartbeats, silent workers, abandoned services."""
+        for request in self._deadlines.expired(now_ns):
+            waited_ms = (now_ns - request.since_ns) // NS_PER_MS
+            where = "waiting" if request.waiting else "running"
+            key = request.service.key.decode()
+            message = f"the budget ran out after {waited_ms} ms, {where} ({key})"
+            self._fail(request, "deadline_exceeded", message)
+        self.registration.handle_timer(now_ns)
+
+    # ------------------------------------------------------------ for registration and lamps
+
+    def fail_backlog(self, service: Service, reason: str, message: str) -> None:
+        """Answer every waiting request of a service with a failure."""
+        while (request := service.next_waiting()) is not None:
+            self._fail(request, reason, message)
+
+    def send_control(self, routing_id: bytes, message: control.Control) -> None:
+        """Put a control parcel into a worker's next message."""
+        self.to_workers.setdefault(routing_id, []).extend(control.pack(message))
+
+    def note(self, *event: Any) -> None:
+        """Remember a transition for `story`."""
+        self._story.append(event)
+
+    def story(self) -> list[tuple[Any, ...]]:
+        """The last 256 transitions, oldest first."""
+        return list(self._story)
+
+    def load(self) -> tuple[int, int]:
+        """Requests and body bytes that are held."""
+        return self._requests, self._request_bytes
+
+    def drain(self) -> None:
+        """Refuse new requests from now on; what is held is finished."""
+        self._draining = True
+
+    def set_requests_max(self, requests_max: int) -> None:
+        """Change the limit of requests while running (`set_max_enqueued_requests`)."""
+        self.settings = replace(self.settings, requests_max=requests_max)
+
+    def _queue_full(self) -> str:
+        return f"enqueued requests count exceeds the limit {self.settings.requests_max}"
+
+    @staticmethod
+    def _service_unknown(head: bytes) -> str:
+        key = heads.service_of(head).decode(errors="backslashreplace")
+        return f"service {key} is not available"
+
+    @staticmethod
+    def _frames_missing(head: bytes, came: int) -> str:
+        return f"head promises {head[heads.BODY_FRAMES_OFFSET]} body frames, {came} came"
+
+    def check_invariants(self) -> None:
+        """Assert I1 to I7 and I10 of the simulator's list. Slow; for tests."""
+        check(self)

@@ -1,0 +1,66 @@
+"""What holds between any two calls of the core; the numbers are those of the simulator's list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker import service as states
+from broker.service import Request, Service
+
+if TYPE_CHECKING:
+    from broker.core import Core
+
+
+def check(core: Core) -> None:
+    """Assert every invariant. Walks all tables, so it is for tests and the simulator."""
+    held: list[Request] = []
+    for outstanding in core._clients.values():
+        assert outstanding, "a client without requests is not kept"
+        held.extend(outstanding.values())
+    assert not any(request.done for request in held)
+    _check_totals(core, held)
+    for service in core.registration.services.values():
+        _check_service(service, core)
+    _check_workers(core, held)
+    counters = core.counters
+    ended = counters.answered + counters.failed + counters.cancelled
+    assert counters.accepted == ended + len(held), "accounting identity"
+
+
+def _check_totals(core: Core, held: list[Request]) -> None:
+    assert core.load() == (len(held), sum(request.body_bytes for request in held))
+    assert len(core._deadlines) == len(held), "every held request has its deadline"
+    # I6: limits
+    assert len(held) <= core.settings.requests_max
+    assert core.load()[1] <= core.settings.request_bytes_max
+
+
+def _check_service(service: Service, core: Core) -> None:
+    waiting = [request for request in service.backlog if request.waiting]
+    assert service.queued == len(waiting)
+    assert not any(request.done for request in waiting)
+    assert not (waiting and service.tokens), f"I4: {service.key!r} has backlog and tokens"
+    pooled = set(service.tokens)
+    for worker in service.workers:
+        free = worker.state == states.READY and len(worker.in_flight) < worker.credit
+        assert (worker in pooled) == free, f"tokens of {worker.worker_id}"
+        assert core.registration.workers[worker.routing_id] is worker
+    assert pooled <= set(service.workers), "I3: no tokens of a worker that is gone"
+    assert (service.workerless_ns is None) == bool(service.workers)
+
+
+def _check_workers(core: Core, held: list[Request]) -> None:
+    tickets: set[int] = set()
+    running: set[int] = set()
+    for worker in core.registration.workers.values():
+        assert worker.state in (states.READY, states.DRAINING)
+        assert len(worker.in_flight) <= worker.credit, f"I2: {worker.worker_id} above its credit"
+        for ticket, request in worker.in_flight.items():
+            assert ticket not in tickets, "I10: a ticket stands twice"
+            tickets.add(ticket)
+            assert request.done or (request.ticket == ticket and request.worker is worker), "I5"
+            if not request.done:
+                running.add(id(request))
+    for request in held:
+        assert request.waiting != (id(request) in running), "I5: held = waiting or running"
+        assert request.attempt <= core.settings.attempts_max

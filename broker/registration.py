@@ -1,0 +1,193 @@
+"""Who serves what: workers, services, version aliases, heartbeats.
+
+    READY       -> the worker joins its service (READY); an older incarnation of its slot is lost
+    DRAIN       -> READY to DRAINING: its tokens are withdrawn, the broker acknowledges with DRAIN
+    DISCONNECT  -> GONE
+    LOST        -> GONE, said by the supervisor of a worker that it saw die
+    silence     -> GONE, after `heartbeat_liveness` intervals
+
+A message from a routing id that is not registered is answered with DISCONNECT, so that a worker
+which was taken for dead registers again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker import service as states
+from broker.service import Frame, Service, Worker
+from protocol import control
+from protocol import head as heads
+
+if TYPE_CHECKING:
+    from broker.core import Core
+
+NS_PER_MS = 1_000_000
+
+
+class Registration:
+    """The tables of workers and services of one core, and the rules by which they change."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.workers: dict[bytes, Worker] = {}
+        self.services: dict[bytes, Service] = {}
+        #: service key, version aliases included -> service
+        self.routes: dict[bytes, Service] = {}
+        self._by_id: dict[str, Worker] = {}
+        self._beat_ns: int | None = None
+
+    # ------------------------------------------------------------ control messages
+
+    def receive(
+        self, routing_id: bytes, head: heads.Head, frames: list[Frame], now_ns: int
+    ) -> None:
+        """Act on a control parcel of the workers' side. Raises RemoteProtocolError."""
+        worker = self.workers.get(routing_id)
+        if head.command == heads.READY:
+            self._ready(routing_id, control.unpack_ready(frames), now_ns)
+        elif head.command == heads.LOST:
+            self._lost(control.unpack_lost(frames), now_ns)
+        elif worker is None:
+            reason = f"{heads.COMMANDS[head.command]} from a worker that is not registered"
+            self._core.send_control(routing_id, control.Disconnect(reason))
+        elif head.command == heads.DRAIN:
+            self._drain(worker)
+        elif head.command == heads.DISCONNECT:
+            reason = control.unpack_disconnect(frames).reason
+            self._core.worker_lost(worker, now_ns, f"it disconnected: {reason}")
+        elif head.command == heads.HEARTBEAT:
+            worker.progress = control.unpack_heartbeat(frames)
+        else:
+            reason = f"{heads.COMMANDS[head.command]} is not expected of a worker"
+            self._core.send_control(routing_id, control.Disconnect(reason))
+            self._core.worker_lost(worker, now_ns, reason)
+
+    def _ready(self, routing_id: bytes, ready: control.Ready, now_ns: int) -> None:
+        known = self._by_id.get(ready.worker_id)
+        if known is not None:
+            if known.generation > ready.generation:
+                reason = f"generation {known.generation} of {ready.worker_id} is registered"
+                self._core.send_control(routing_id, control.Disconnect(reason))
+                return
+            if known.generation < ready.generation:
+                reason = f"generation {ready.generation} of {ready.worker_id} replaces this one"
+                self._core.send_control(known.routing_id, control.Disconnect(reason))
+            self._core.worker_lost(known, now_ns, f"generation {ready.generation} registered")
+        service = self._require_service(ready.service.encode())
+        worker = Worker(
+            routing_id, ready.worker_id, ready.generation, service, ready.credit, now_ns
+        )
+        worker.ready = ready
+        self.workers[routing_id] = worker
+        self._by_id[worker.worker_id] = worker
+        service.workers[worker] = None
+        service.workerless_ns = None
+        service.tokens.add(worker)
+        self._refresh_alias(service.servable)
+        if self._beat_ns is None:
+            self._beat_ns = now_ns + self._interval_ns()
+        settings = self._core.settings
+        welcome = control.Welcome(settings.heartbeat_interval_ms, settings.heartbeat_liveness)
+        self._core.send_control(routing_id, welcome)
+        self._core.note("ready", now_ns, worker.worker_id, worker.generation, ready.service)
+        self._core.serve_backlog(service, now_ns)
+
+    def _drain(self, worker: Worker) -> None:
+        if worker.state == states.READY:
+            worker.service.tokens.remove(worker)
+            worker.state = states.DRAINING
+            self._refresh_alias(worker.service.servable)
+            self._core.note("draining", worker.worker_id, worker.generation)
+        self._core.send_control(worker.routing_id, control.Drain())
+
+    def _lost(self, lost: control.Lost, now_ns: int) -> None:
+        worker = self._by_id.get(lost.worker_id)
+        if worker is not None and worker.generation <= lost.generation:
+            self._core.worker_lost(worker, now_ns, lost.reason)
+
+    # ------------------------------------------------------------ tables
+
+    def _require_service(self, key: bytes) -> Service:
+        service = self.services.get(key)
+        if service is None:
+            servable, version = heads.split_service_key(key)
+            service = self.services[key] = self.routes[key] = Service(key, servable, version)
+        return service
+
+    def forget_worker(self, worker: Worker, now_ns: int, reason: str) -> None:
+        """Take a worker out of every table; its tickets are the core's business."""
+        service = worker.service
+        if worker.state == states.READY:
+            service.tokens.remove(worker)
+        worker.state = states.GONE
+        del self.workers[worker.routing_id]
+        del self._by_id[worker.worker_id]
+        del service.workers[worker]
+        if not service.workers:
+            service.workerless_ns = now_ns
+        self._refresh_alias(service.servable)
+        self._core.counters.workers_lost += 1
+        self._core.note("gone", now_ns, worker.worker_id, worker.generation, reason)
+
+    def _refresh_alias(self, servable: str) -> None:
+        """Point version 0 to the highest version that takes work, else to the highest known."""
+        versions = [service for service in self.services.values() if service.servable == servable]
+        alias = heads.service_key(servable, 0)
+        if not versions:
+            self.routes.pop(alias, None)
+            return
+        takes_work = [
+            service
+            for service in versions
+            if any(worker.state == states.READY for worker in service.workers)
+        ]
+        self.routes[alias] = max(takes_work or versions, key=lambda service: service.version)
+
+    # ------------------------------------------------------------ time
+
+    def next_timer_ns(self) -> int | None:
+        """When heartbeats are due or a service without workers is given up."""
+        grace_ns = self._core.settings.service_grace_ms * NS_PER_MS
+        times = [
+            service.workerless_ns + grace_ns
+            for service in self.services.values()
+            if service.workerless_ns is not None
+        ]
+        if self._beat_ns is not None:
+            times.append(self._beat_ns)
+        return min(times, default=None)
+
+    def handle_timer(self, now_ns: int) -> None:
+        """Beat, expire the silent, give up the abandoned."""
+        if self._beat_ns is not None and now_ns >= self._beat_ns:
+            self._beat(now_ns)
+        grace_ns = self._core.settings.service_grace_ms * NS_PER_MS
+        for service in list(self.services.values()):
+            since_ns = service.workerless_ns
+            if since_ns is not None and now_ns >= since_ns + grace_ns:
+                self._give_up(service)
+
+    def _beat(self, now_ns: int) -> None:
+        silent_ns = self._interval_ns() * self._core.settings.heartbeat_liveness
+        for worker in list(self.workers.values()):
+            if now_ns - worker.heard_ns >= silent_ns:
+                reason = f"silent for {silent_ns // NS_PER_MS} ms"
+                self._core.send_control(worker.routing_id, control.Disconnect(reason))
+                self._core.worker_lost(worker, now_ns, reason)
+            else:
+                self._core.send_control(worker.routing_id, control.Heartbeat())
+        self._beat_ns = now_ns + self._interval_ns() if self.workers else None
+
+    def _give_up(self, service: Service) -> None:
+        key = service.key.decode()
+        grace_ms = self._core.settings.service_grace_ms
+        message = f"service {key} has had no worker for service_grace_ms {grace_ms}"
+        self._core.fail_backlog(service, "no_worker", message)
+        del self.services[service.key]
+        del self.routes[service.key]
+        self._refresh_alias(service.servable)
+        self._core.note("given up", key)
+
+    def _interval_ns(self) -> int:
+        return self._core.settings.heartbeat_interval_ms * NS_PER_MS

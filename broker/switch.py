@@ -1,0 +1,204 @@
+"""The shell of the broker: two ROUTER sockets around the core.
+
+One `turn` receives what has come, lets the core act, and sends everything that is ready in one
+pass. Who calls it is up to the host: `python -m broker` polls, a gateway that embeds the broker
+calls it from its event loop, the sockets being registered there.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, Protocol
+
+import zmq
+
+from broker.core import Core
+from protocol import head as heads
+from protocol import limits
+from telemetry.log import get_logger
+
+log = get_logger("BROKER")
+
+#: Messages taken from one socket before the others and the outboxes get their turn.
+RECEIVE_PER_TURN_MAX = 256
+
+#: Replies that one client may leave unread before further ones are dropped (and counted).
+CLIENT_REPLIES_MAX = 10_000
+
+#: `sun_path` of a unix socket less its final zero byte (unix(7)).
+IPC_PATH_BYTES_MAX = 107
+
+#: Peers that open a connection and stay mute are closed after this long (libzmq: 30 s).
+HANDSHAKE_MS = 5_000
+
+
+class LocalClient(Protocol):
+    """A client in this process: replies are handed over instead of sent."""
+
+    def deliver(self, parts: list[Any]) -> None:
+        """Take one message: parcels of replies. Must not block or call back into the switch."""
+
+
+class Switch:
+    """The sockets of one broker. Not thread-safe: everything happens on the host's thread.
+
+    producers_addresses: where clients connect (`ipc://…`, `tcp://host:port`, port `*` or 0 for any).
+    workers_address: where workers and the supervisor connect.
+    Raises: OSError naming the address if it cannot be bound.
+    """
+
+    def __init__(
+        self, core: Core, producers_addresses: list[str], workers_address: str
+    ) -> None:
+        self.core = core
+        self._context = zmq.Context()
+        self.producers = self._router(CLIENT_REPLIES_MAX)
+        self.workers = self._router(0)
+        try:
+            self.producers_addresses = [_bind(self.producers, a) for a in producers_addresses]
+            self.workers_address = _bind(self.workers, workers_address)
+        except OSError:
+            self.close()
+            raise
+
+    def _router(self, send_hwm: int) -> zmq.Socket[bytes]:
+        router = self._context.socket(zmq.ROUTER)
+        router.linger = 0
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        router.set(zmq.SNDHWM, send_hwm)
+        router.set(zmq.MAXMSGSIZE, limits.BODY_BYTES_MAX)
+        router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        router.set(zmq.HEARTBEAT_IVL, limits.HEARTBEAT_INTERVAL_MS)
+        router.set(
+            zmq.HEARTBEAT_TIMEOUT, limits.HEARTBEAT_INTERVAL_MS * limits.HEARTBEAT_LIVENESS
+        )
+        return router
+
+    # ------------------------------------------------------------ one turn
+
+    def turn(self) -> bool:
+        """Receive, act, send. Returns whether a socket may hold more: then call again soon."""
+        now_ns = time.monotonic_ns()
+        more = self._receive(self.workers, self.core.receive_from_worker, now_ns)
+        more |= self._receive(self.producers, self._receive_from_client, now_ns)
+        self.core.handle_timer(time.monotonic_ns())
+        self.flush()
+        return more
+
+    def poll_timeout_ms(self) -> int | None:
+        """How long a host may sleep on the sockets, None for as long as it likes."""
+        next_ns = self.core.next_timer_ns()
+        if next_ns is None:
+            return None
+        return max(0, -(-(next_ns - time.monotonic_ns()) // 1_000_000))
+
+    def _receive(
+        self,
+        socket: zmq.Socket[bytes],
+        receive: Callable[[Any, list[Any], int], None],
+        now_ns: int,
+    ) -> bool:
+        recv, more = socket.recv, socket.getsockopt
+        for _ in range(RECEIVE_PER_TURN_MAX):
+            try:
+                routing_id = recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            parts: list[Any] = []
+            copy = True
+            while more(zmq.RCVMORE):
+                part = recv(copy=copy)
+                parts.append(part)
+                if copy and len(part) >= heads.FIXED_BYTES and part[:2] == heads.MAGIC:
+                    copy = not part[heads.FLAGS_OFFSET + 1] & heads.FLAG_BODY_LARGE
+                elif not copy and len(part) <= heads.HEAD_BYTES_MAX:
+                    # Behind a large body the next parcel's head may follow: heads are bytes.
+                    parts[-1] = part.bytes
+            receive(routing_id, parts, now_ns)
+        return True
+
+    def _receive_from_client(self, routing_id: bytes, parts: list[Any], now_ns: int) -> None:
+        if parts and parts[0][:2] == heads.MAGIC:
+            self.core.receive_from_client(routing_id, parts, now_ns)
+            return
+        # A REQ socket puts an empty frame before its message (and an id frame before that, with
+        # REQ_CORRELATE): the envelope is remembered as part of the address and given back.
+        for at, part in enumerate(parts):
+            if not len(part):
+                client = (routing_id, *map(bytes, parts[: at + 1]))
+                self.core.receive_from_client(client, parts[at + 1 :], now_ns)
+                return
+        self.core.counters.malformed += 1
+
+    # ------------------------------------------------------------ sending
+
+    def flush(self) -> None:
+        """Send what the core has ready; what cannot be delivered comes back as new input."""
+        while self.core.to_clients or self.core.to_workers:
+            to_clients, to_workers = self.core.take_outboxes()
+            for client, parts in to_clients:
+                if isinstance(client, bytes):
+                    self._send_to_client(client, (client,), parts)
+                elif isinstance(client, tuple):
+                    self._send_to_client(client, client, parts)
+                else:
+                    client.deliver(parts)  # type: ignore[attr-defined]
+            for routing_id, parts in to_workers.items():
+                self._send_to_worker(routing_id, parts)
+
+    def _send_to_client(
+        self, client: Hashable, envelope: tuple[bytes, ...], parts: list[Any]
+    ) -> None:
+        try:
+            self.producers.send_multipart(
+                [*envelope, *parts], zmq.NOBLOCK, copy=not isinstance(parts[-1], zmq.Frame)
+            )
+        except zmq.Again:
+            self.core.counters.replies_dropped += 1
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self.core.counters.clients_gone += 1
+            self.core.client_lost(client)
+
+    def _send_to_worker(self, routing_id: bytes, parts: list[Any]) -> None:
+        try:
+            self.workers.send_multipart(
+                [routing_id, *parts], zmq.NOBLOCK, copy=not isinstance(parts[-1], zmq.Frame)
+            )
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            worker = self.core.registration.workers.get(routing_id)
+            if worker is not None:
+                log.warning("worker unreachable", worker_id=worker.worker_id)
+                self.core.worker_lost(worker, time.monotonic_ns(), "its connection is gone")
+
+    def close(self) -> None:
+        """Close both sockets and the context; nothing is flushed any more."""
+        self._context.destroy(linger=0)
+
+
+def _bind(socket: zmq.Socket[bytes], address: str) -> str:
+    """Bind and return the address as bound. A new ipc socket is for its owner only."""
+    path = address.removeprefix("ipc://") if address.startswith("ipc://") else None
+    if path is not None:
+        if len(os.fsencode(path)) > IPC_PATH_BYTES_MAX:
+            raise OSError(
+                f"ipc path of {len(os.fsencode(path))} B exceeds {IPC_PATH_BYTES_MAX} B: {path}"
+            )
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if address.startswith("tcp://") and address.endswith(":0"):
+        address = address[:-1] + "*"
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        raise OSError(f"cannot bind {address}: {error}") from None
+    if path is not None:
+        os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+        return address
+    return socket.last_endpoint.decode().rstrip("\0")

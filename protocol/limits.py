@@ -1,0 +1,60 @@
+"""Every limit of the wire, by name. A limit that can be configured has its default here."""
+
+#: Bytes of one mebibyte; MindSpore Serving multiplies `max_msg_mb_size` by this.
+MIB = 1 << 20
+
+#: Default and range of `max_msg_mb_size` (MindSpore Serving FAQ and API: 100, 1 to 512).
+MESSAGE_MB_DEFAULT = 100
+MESSAGE_MB_MIN = 1
+MESSAGE_MB_MAX = 512
+
+#: A client's own cap on one message, both ways (MindSpore Serving client: 512 MiB).
+CLIENT_MESSAGE_BYTES_MAX = MESSAGE_MB_MAX * MIB
+
+#: All body frames of one request or reply together. Every hop behind the doors accepts what the
+#: largest door accepts, plus room for the native meta frame.
+BODY_BYTES_MAX = MESSAGE_MB_MAX * MIB + MIB
+
+#: Tensors of at least this many bytes travel as a frame of their own (pyzmq's copy_threshold).
+TENSOR_INLINE_BYTES_MAX = 64 * 1024
+
+#: Body frames of one request or reply; the head counts them in one byte.
+BODY_FRAMES_MAX = 255
+
+#: Bytes of the service key `servable/version`; the head counts them in one byte.
+SERVICE_KEY_BYTES_MAX = 223
+
+#: Bytes of a method name behind the service key.
+METHOD_BYTES_MAX = 255
+
+#: The instance count saturates here: it is for load accounting, the body has the truth.
+INSTANCE_COUNT_MAX = 65_535
+
+#: Dimensions of one tensor (numpy's own limit is 64; 32 was numpy 1's).
+TENSOR_DIMENSIONS_MAX = 32
+
+#: Requests in the broker at once (MindSpore Serving `max_enqueued_requests`, default 10000).
+REQUESTS_MAX_DEFAULT = 10_000
+
+#: Body bytes held by the broker for queued and running requests together.
+REQUEST_BYTES_MAX_DEFAULT = 4 * 1024 * MIB
+
+#: A request that names no budget gets this one, so that nothing waits for ever.
+BUDGET_MS_DEFAULT = 300_000
+
+#: The largest budget a client may ask for; larger ones are cut to it (24 hours).
+BUDGET_MS_MAX = 86_400_000
+
+#: Executions of one request: a request whose worker died is sent once more, then it fails.
+ATTEMPTS_MAX = 2
+
+#: Requests that one worker may hold at once, whatever it announces in READY.
+CREDIT_MAX = 1024
+
+#: Heartbeats: the broker tells workers these two in WELCOME, so both ends agree (7/MDP asks the
+#: operator to set equal rates). Dead after `HEARTBEAT_LIVENESS` silent intervals.
+HEARTBEAT_INTERVAL_MS = 1_000
+HEARTBEAT_LIVENESS = 10
+
+#: A service whose last worker is gone is remembered this long; its requests wait for a restart.
+SERVICE_GRACE_MS = 60_000

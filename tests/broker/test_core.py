@@ -1,0 +1,327 @@
+"""The core's rules, one test each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from broker.core import Core, Settings
+from protocol import control
+from protocol import head as heads
+from protocol.native import decode_failure, unpack_meta
+from tests.broker.helpers import (
+    MS,
+    answers,
+    broker_with_worker,
+    cancel,
+    controls,
+    dispatched,
+    ready,
+    reply,
+    request,
+)
+
+
+@pytest.fixture
+def core() -> Iterator[Core]:
+    """One worker `w1` with credit 1; invariants are checked at the end of every test."""
+    core = broker_with_worker()
+    yield core
+    core.check_invariants()
+
+
+def test_request_goes_to_the_worker_under_a_ticket_and_its_reply_under_the_clients_id(
+    core: Core,
+) -> None:
+    core.receive_from_client(b"c", request(7), 0)
+    assert dispatched(core) == [(b"w1", 1, b"body")]
+    core.receive_from_worker(b"w1", reply(1), 1 * MS)
+    assert answers(core) == [(b"c", 7, b"answer")]
+    assert core.load() == (0, 0)
+
+
+def test_the_head_towards_the_worker_carries_what_is_left_of_the_budget() -> None:
+    core = broker_with_worker(credit=1)
+    core.receive_from_client(b"c", request(1, budget_ms=100), 0)
+    core.receive_from_client(b"c", request(2, budget_ms=100), 0)
+    core.take_outboxes()
+    core.receive_from_worker(b"w1", reply(1), 30 * MS)
+    (parts,) = core.take_outboxes()[1].values()
+    assert heads.unpack(parts[0]).budget_ms == 70
+
+
+def test_without_credit_requests_wait_and_leave_in_their_order(core: Core) -> None:
+    for number in (1, 2, 3):
+        core.receive_from_client(b"c", request(number, body=b"%d" % number), 0)
+    assert dispatched(core) == [(b"w1", 1, b"1")]
+    core.receive_from_worker(b"w1", reply(1), 0)
+    assert dispatched(core) == [(b"w1", 2, b"2")]
+    core.receive_from_worker(b"w1", reply(2), 0)
+    assert dispatched(core) == [(b"w1", 3, b"3")]
+    core.receive_from_worker(b"w1", reply(3), 0)
+
+
+def test_the_least_loaded_worker_is_next() -> None:
+    core = broker_with_worker(credit=4)
+    core.receive_from_worker(b"w2", ready("slot2", credit=4), 0)
+    for number in range(4):
+        core.receive_from_client(b"c", request(number), 0)
+    by_ticket = {ticket: worker for worker, ticket, _ in dispatched(core)}
+    assert by_ticket == {1: b"w1", 2: b"w2", 3: b"w1", 4: b"w2"}
+    core.receive_from_worker(b"w2", reply(2) + reply(4), 0)
+    core.receive_from_client(b"c", request(9), 0)
+    assert [worker for worker, _, _ in dispatched(core)] == [b"w2"]
+    core.check_invariants()
+
+
+def test_what_is_ready_for_one_worker_leaves_as_one_message() -> None:
+    core = broker_with_worker(credit=3)
+    core.receive_from_client(b"c", request(1) + request(2) + request(3), 0)
+    assert len(core.to_workers) == 1
+    assert len(dispatched(core)) == 3
+
+
+def test_replies_share_a_message_only_for_clients_that_asked_for_it() -> None:
+    core = broker_with_worker(credit=4)
+    for number in (1, 2):
+        core.receive_from_client(b"plain", request(number), 0)
+        core.receive_from_client(b"dense", request(number, flags=heads.FLAG_COALESCE), 0)
+    core.receive_from_worker(b"w1", reply(1) + reply(2) + reply(3) + reply(4), 0)
+    messages = [(client, len(parts)) for client, parts in core.to_clients]
+    assert messages == [(b"plain", 2), (b"dense", 4), (b"plain", 2)]
+
+
+def test_unknown_service_is_refused_by_name(core: Core) -> None:
+    core.receive_from_client(b"c", request(1, service=b"sub/1"), 0)
+    ((_, parts),) = core.take_outboxes()[0]
+    assert decode_failure(parts[1:]).message == "service sub/1 is not available"
+
+
+def test_at_requests_max_a_request_is_refused_with_the_limits_value() -> None:
+    core = broker_with_worker(requests_max=2)
+    for number in (1, 2, 3):
+        core.receive_from_client(b"c", request(number), 0)
+    ((_, parts),) = core.take_outboxes()[0]
+    error = decode_failure(parts[1:])
+    assert error.reason == "queue_full"
+    assert error.message == "enqueued requests count exceeds the limit 2"
+    core.check_invariants()
+
+
+def test_body_and_byte_limits_refuse_and_name_the_limit() -> None:
+    core = broker_with_worker(body_bytes_max=10, request_bytes_max=15)
+    core.receive_from_client(b"c", request(1, body=b"x" * 11), 0)
+    core.receive_from_client(b"c", request(2, body=b"x" * 10), 0)
+    core.receive_from_client(b"c", request(3, body=b"x" * 6), 0)
+    assert answers(core) == [(b"c", 1, "body_too_large"), (b"c", 3, "queue_bytes_full")]
+    assert core.load() == (1, 10)
+    core.check_invariants()
+
+
+def test_deadline_answers_a_waiting_request_while_the_worker_is_busy(core: Core) -> None:
+    core.receive_from_client(b"c", request(1), 0)
+    core.receive_from_client(b"c", request(2, budget_ms=50), 0)
+    assert core.next_timer_ns() is not None and core.next_timer_ns() <= 55 * MS
+    core.handle_timer(49 * MS)
+    assert answers(core) == []
+    core.handle_timer(55 * MS)
+    assert answers(core) == [(b"c", 2, "deadline_exceeded")]
+
+
+def test_late_reply_after_deadline_is_dropped_and_token_returns(core: Core) -> None:
+    core.receive_from_client(b"c", request(1, budget_ms=10), 0)
+    core.handle_timer(20 * MS)
+    assert answers(core) == [(b"c", 1, "deadline_exceeded")]
+    core.receive_from_client(b"c", request(2), 21 * MS)
+    assert dispatched(core) == []
+    core.receive_from_worker(b"w1", reply(1), 30 * MS)
+    assert core.counters.replies_late == 1
+    ((_, ticket, _),) = dispatched(core)
+    assert ticket == 2
+
+
+def test_cancel_takes_a_waiting_request_out_and_drops_a_running_ones_reply(core: Core) -> None:
+    core.receive_from_client(b"c", request(1) + request(2), 0)
+    core.receive_from_client(b"c", cancel(2) + cancel(1), 0)
+    assert core.load() == (0, 0)
+    core.receive_from_worker(b"w1", reply(1), 0)
+    assert answers(core) == []
+    assert core.counters.cancelled == 2
+
+
+def test_a_lost_workers_requests_go_first_to_the_next_one_in_their_order() -> None:
+    core = broker_with_worker(credit=2)
+    for number in (1, 2, 3):
+        core.receive_from_client(b"c", request(number, body=b"%d" % number), 0)
+    core.take_outboxes()
+    core.receive_from_worker(b"w2", ready("slot2", credit=3), 0)
+    core.take_outboxes()
+    lost = control.pack(control.Lost("slot1", 1, "killed by signal 9"))
+    core.receive_from_worker(b"supervisor", lost, 0)
+    assert [(worker, body) for worker, _, body in dispatched(core)] == [
+        (b"w2", b"1"),
+        (b"w2", b"2"),
+    ]
+    core.check_invariants()
+
+
+def test_a_redelivered_request_says_so_in_its_flags() -> None:
+    core = broker_with_worker()
+    core.receive_from_client(b"c", request(1), 0)
+    core.take_outboxes()
+    core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 1, "gone")), 0)
+    core.receive_from_worker(b"w2", ready("slot1", generation=2), 0)
+    parcels = heads.split_parcels(core.take_outboxes()[1][b"w2"])
+    flags = [heads.unpack(head).flags for head, _ in parcels if head[3] == heads.REQUEST]
+    assert flags == [heads.FLAG_REDELIVERED]
+
+
+def test_a_request_fails_when_its_second_worker_is_lost_too(core: Core) -> None:
+    core.receive_from_client(b"c", request(1), 0)
+    core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 1, "signal 9")), 0)
+    core.receive_from_worker(b"w2", ready("slot1", generation=2), 0)
+    core.take_outboxes()
+    core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 2, "signal 11")), 0)
+    ((client, parts),) = core.take_outboxes()[0]
+    error = decode_failure(parts[1:])
+    assert (client, error.reason) == (b"c", "worker_lost")
+    assert "attempts_max 2" in error.message and "signal 11" in error.message
+
+
+def test_lost_of_an_older_incarnation_does_not_touch_the_newer_one() -> None:
+    core = broker_with_worker()
+    core.receive_from_worker(b"w2", ready("slot1", generation=2), 0)
+    core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 1, "late news")), 0)
+    assert list(core.registration.workers) == [b"w2"]
+    core.check_invariants()
+
+
+def test_a_newer_generation_replaces_and_an_older_one_is_disconnected() -> None:
+    core = broker_with_worker()
+    core.receive_from_worker(b"w2", ready("slot1", generation=3), 0)
+    assert controls(core) == [(b"w1", "DISCONNECT"), (b"w2", "WELCOME")]
+    core.receive_from_worker(b"w3", ready("slot1", generation=2), 0)
+    assert controls(core) == [(b"w3", "DISCONNECT")]
+    core.check_invariants()
+
+
+def test_a_draining_worker_gets_nothing_more_and_still_answers(core: Core) -> None:
+    core.receive_from_client(b"c", request(1), 0)
+    core.take_outboxes()
+    core.receive_from_worker(b"w1", control.pack(control.Drain()), 0)
+    assert controls(core) == [(b"w1", "DRAIN")]
+    core.receive_from_client(b"c", request(2), 0)
+    core.receive_from_worker(b"w1", reply(1), 0)
+    to_clients, to_workers = core.take_outboxes()
+    assert [client for client, _ in to_clients] == [b"c"]
+    assert to_workers == {}
+    core.receive_from_worker(b"w1", control.pack(control.Disconnect("drained")), 0)
+    core.receive_from_worker(b"w2", ready("slot1", generation=2), 0)
+    assert [worker for worker, _, _ in dispatched(core)] == [b"w2"]
+
+
+def test_requests_of_a_service_without_workers_wait_then_fail_after_the_grace() -> None:
+    core = broker_with_worker(service_grace_ms=100)
+    core.receive_from_worker(b"w1", control.pack(control.Disconnect("bye")), 0)
+    core.receive_from_client(b"c", request(1), 50 * MS)
+    core.handle_timer(99 * MS)
+    assert answers(core) == []
+    core.handle_timer(100 * MS)
+    assert answers(core) == [(b"c", 1, "no_worker")]
+    core.receive_from_client(b"c", request(2), 101 * MS)
+    assert answers(core) == [(b"c", 2, "unknown_service")]
+    core.check_invariants()
+
+
+def test_a_silent_worker_is_expired_and_a_heard_one_is_not() -> None:
+    core = broker_with_worker(heartbeat_interval_ms=100, heartbeat_liveness=3)
+    core.receive_from_worker(b"w2", ready("slot2"), 0)
+    core.take_outboxes()
+    for now_ms in (100, 200, 300):
+        core.receive_from_worker(b"w2", control.pack(control.Heartbeat()), now_ms * MS)
+        core.handle_timer(now_ms * MS)
+    assert list(core.registration.workers) == [b"w2"]
+    assert (b"w1", "DISCONNECT") in controls(core)
+    core.check_invariants()
+
+
+def test_a_heartbeat_of_an_unknown_worker_is_answered_with_disconnect(core: Core) -> None:
+    core.receive_from_worker(b"stranger", control.pack(control.Heartbeat()), 0)
+    assert controls(core) == [(b"stranger", "DISCONNECT")]
+
+
+def test_version_zero_is_the_highest_version_that_takes_work() -> None:
+    core = broker_with_worker(credit=2)
+    core.receive_from_worker(b"w2", ready("slot2", service="add/2", credit=2), 0)
+    core.take_outboxes()
+    core.receive_from_client(b"c", request(1, service=b"add/0"), 0)
+    core.receive_from_client(b"c", request(2, service=b"add/1"), 0)
+    assert [worker for worker, _, _ in dispatched(core)] == [b"w2", b"w1"]
+    core.receive_from_worker(b"w2", control.pack(control.Drain()), 0)
+    core.take_outboxes()
+    core.receive_from_client(b"c", request(3, service=b"add/0"), 0)
+    assert [worker for worker, _, _ in dispatched(core)] == [b"w1"]
+    core.check_invariants()
+
+
+def test_a_duplicate_of_an_outstanding_request_is_executed_once(core: Core) -> None:
+    core.receive_from_client(b"c", request(1) + request(1), 0)
+    assert len(dispatched(core)) == 1
+    core.receive_from_worker(b"w1", reply(1), 0)
+    assert answers(core) == [(b"c", 1, b"answer")]
+
+
+def test_a_client_that_left_takes_its_requests_with_it(core: Core) -> None:
+    core.receive_from_client(b"c", request(1) + request(2), 0)
+    core.client_lost(b"c")
+    assert core.load() == (0, 0)
+    core.receive_from_worker(b"w1", reply(1), 0)
+    assert answers(core) == []
+
+
+def test_a_draining_broker_refuses_new_requests_and_finishes_the_old(core: Core) -> None:
+    core.receive_from_client(b"c", request(1), 0)
+    core.drain()
+    core.receive_from_client(b"c", request(2), 0)
+    core.receive_from_worker(b"w1", reply(1), 0)
+    assert answers(core) == [(b"c", 2, "draining"), (b"c", 1, b"answer")]
+
+
+def test_rubbish_is_counted_and_answered_where_an_id_can_be_read(core: Core) -> None:
+    core.receive_from_client(b"c", [b"GET / HTTP/1.1"], 0)
+    core.receive_from_client(b"c", [b""], 0)
+    core.receive_from_worker(b"w9", [b"\xff" * 100], 0)
+    assert core.counters.malformed == 3
+    truncated = request(5)[:1]
+    core.receive_from_client(b"c", truncated, 0)
+    newer = bytearray(request(6)[0])
+    newer[2] = 9
+    core.receive_from_client(b"c", [bytes(newer), b"body"], 0)
+    assert answers(core) == [(b"c", 5, "malformed"), (b"c", 6, "unsupported")]
+
+
+def test_stats_tell_services_workers_and_totals(core: Core) -> None:
+    core.receive_from_client(b"c", request(1) + request(2), 0)
+    core.receive_from_client(b"cli", [heads.pack(heads.Head(heads.STATS, request_id=4))], 0)
+    ((client, parts),) = core.take_outboxes()[0]
+    stats = unpack_meta(parts[1])
+    assert client == b"cli" and heads.unpack(parts[0]).request_id == 4
+    assert stats["services"][0]["service"] == "add/1"
+    assert (stats["services"][0]["queued"], stats["requests"]) == (1, 2)
+    assert (stats["workers"][0]["worker_id"], stats["workers"][0]["in_flight"]) == ("slot1", 1)
+
+
+def test_a_probe_is_answered_to_its_sender(core: Core) -> None:
+    core.receive_from_client(b"c", [heads.pack(heads.Head(heads.HEARTBEAT, request_id=3))], 0)
+    ((client, parts),) = core.take_outboxes()[0]
+    assert client == b"c"
+    assert heads.unpack(parts[0])[:1] == (heads.HEARTBEAT,)
+
+
+def test_an_idle_broker_has_no_timer_and_keeps_nothing() -> None:
+    core = Core(Settings())
+    assert core.next_timer_ns() is None
+    core.receive_from_client(b"c", request(1), 0)
+    core.check_invariants()
+    assert core.load() == (0, 0)
