@@ -1,0 +1,268 @@
+"""The bus thread: the socket around a worker session.
+
+It receives while the main thread computes, beats, and connects again when the broker was lost.
+What it passes to the main thread, through one queue and in this order: the number of each new
+connection (int; whatever waits from older ones is void), the requests that came over it
+(`Arrival`), and at the very end None. The main thread answers with `reply`, from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Protocol
+
+import zmq
+
+from protocol import head, limits
+from protocol import worker_session as ws
+from protocol.native import Buffer
+from protocol.worker_session import Arrival, SessionSettings, WorkerSession
+from telemetry.log import get_logger
+
+log = get_logger("WORKER")
+
+#: Messages that are received before the session's timers and the outbox get their turn.
+RECEIVE_PER_WAKEUP_MAX = 256
+
+#: How long a closing worker tries to get its last replies and its DISCONNECT out.
+GOODBYE_MS = 1_000
+
+#: Peers that stay mute in the ZMTP handshake (field survey: libzmq's 30 s is too patient).
+HANDSHAKE_MS = 5_000
+
+#: Longest sleep of a bus that must watch a plain `threading.Event`.
+STOP_WATCH_MS = 100
+
+FLAG_LARGE_LOW_BYTE = head.FLAG_BODY_LARGE & 0xFF
+FLAGS_LOW_OFFSET = head.FLAGS_OFFSET + 1
+
+#: What the main thread finds in its queue.
+Delivery = int | Arrival | None
+
+
+class Signals(Protocol):
+    """A descriptor that becomes readable when the process is signalled, and who reads it."""
+
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+
+    def read(self) -> None:
+        """Take what is there and act, such as set the stop event. Must not block."""
+
+
+class Bus:
+    """One worker's connection to the broker, on a thread of its own.
+
+    on_state: called on the bus thread with each new state of the session. stop: once it is set,
+    the session drains. With `signals` the bus wakes up for it, without it looks often enough.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        settings: SessionSettings,
+        stop: threading.Event,
+        on_state: Callable[[str], None],
+        signals: Signals | None = None,
+    ) -> None:
+        #: What came, for the main thread alone.
+        self.deliveries: SimpleQueue[Delivery] = SimpleQueue()
+        #: (number, start) of the running batch; the main thread replaces the whole tuple.
+        self.batch: tuple[int, int] = (0, 0)
+        #: The thread ended by a bug of its own; why is in the log.
+        self.has_failed = False
+        self._address = address
+        self._session = WorkerSession(settings)
+        self._stop = stop
+        self._on_state = on_state
+        self._signals = signals
+        self._replies: deque[tuple[int, Sequence[int], list[Buffer]]] = deque()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
+        self._epoch = 0
+        self._state = self._session.state
+
+    # ------------------------------------------------------------ for the main thread
+
+    def start(self) -> None:
+        """Connect and go on until the session is closed."""
+        self._thread.start()
+
+    def reply(self, epoch: int, tickets: Sequence[int], message: list[Buffer]) -> None:
+        """Answer tickets of a connection with one message of REPLY parcels."""
+        self._replies.append((epoch, tickets, message))
+        os.eventfd_write(self._wake_fd, 1)
+
+    def close(self) -> None:
+        """Wait until the bus thread has ended, and release what it woke up by.
+
+        REQUIRES: the final None was taken from `deliveries`.
+        """
+        self._thread.join()
+        os.close(self._wake_fd)
+
+    # ------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        is_shared = self._address.startswith("inproc:")
+        context = zmq.Context.instance() if is_shared else zmq.Context()
+        socket = None
+        try:
+            socket = self._serve(context)
+        except Exception:  # the shell's top: a bug here must end the worker, not hang it
+            self.has_failed = True
+            log.exception("bus thread failed", story=self._session.story())
+        finally:
+            if socket is not None:
+                socket.close(linger=GOODBYE_MS)
+            if not is_shared:
+                context.destroy(linger=GOODBYE_MS)
+            self.deliveries.put(None)
+
+    def _serve(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+        session = self._session
+        session.connect(time.monotonic_ns())
+        socket = self._reopen(context, None)
+        while True:
+            ready = self._poll(socket)
+            now_ns = time.monotonic_ns()
+            if socket in ready:
+                self._receive(socket, now_ns)
+            self._take_replies()
+            session.batch = self.batch
+            session.handle_timer(now_ns)
+            if self._stop.is_set():
+                session.drain(now_ns)
+            if session.epoch != self._epoch:
+                socket = self._reopen(context, socket)
+            self._deliver()
+            self._flush(socket)
+            if session.state != self._state:
+                self._state = session.state
+                self._on_state(self._state)
+            if session.state == ws.CLOSED:
+                self._flush_goodbye(socket)
+                return socket
+
+    def _poll(self, socket: zmq.Socket[bytes]) -> set[object]:
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN | (zmq.POLLOUT if self._session.outbox else 0))
+        poller.register(self._wake_fd, zmq.POLLIN)
+        if self._signals is not None:
+            poller.register(self._signals.fileno(), zmq.POLLIN)
+        ready: set[object] = {item for item, _ in poller.poll(self._timeout_ms())}
+        if self._wake_fd in ready:
+            os.eventfd_read(self._wake_fd)
+        if self._signals is not None and self._signals.fileno() in ready:
+            self._signals.read()
+        return ready
+
+    def _timeout_ms(self) -> int:
+        timer_ns = self._session.next_timer_ns()
+        assert timer_ns is not None, self._session.story()
+        wait_ms = max(0, -(-(timer_ns - time.monotonic_ns()) // ws.NS_PER_MS))
+        return wait_ms if self._signals is not None else min(wait_ms, STOP_WATCH_MS)
+
+    def _reopen(
+        self, context: zmq.Context[zmq.Socket[bytes]], old: zmq.Socket[bytes] | None
+    ) -> zmq.Socket[bytes]:
+        """A new socket for a new connection: a new routing id, and no message of the old one."""
+        if old is not None:
+            log.warning("broker lost", address=self._address, story=self._session.story())
+            old.close(linger=0)
+        self._epoch = self._session.epoch
+        self.deliveries.put(self._epoch)
+        socket = context.socket(zmq.DEALER)
+        socket.set(zmq.LINGER, 0)
+        # Nothing is queued towards a broker that is not there, so READY is the first message.
+        socket.set(zmq.IMMEDIATE, 1)
+        socket.set(zmq.SNDHWM, 2 * limits.CREDIT_MAX)
+        socket.set(zmq.RCVHWM, 2 * limits.CREDIT_MAX)
+        socket.set(zmq.MAXMSGSIZE, limits.BODY_BYTES_MAX)
+        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.set(zmq.HEARTBEAT_IVL, limits.HEARTBEAT_INTERVAL_MS)
+        silence_ms = limits.HEARTBEAT_INTERVAL_MS * limits.HEARTBEAT_LIVENESS
+        socket.set(zmq.HEARTBEAT_TIMEOUT, silence_ms)
+        socket.set(zmq.HEARTBEAT_TTL, silence_ms)
+        socket.set(zmq.TCP_KEEPALIVE, 1)
+        socket.connect(self._address)
+        return socket
+
+    # ------------------------------------------------------------ in
+
+    def _receive(self, socket: zmq.Socket[bytes], now_ns: int) -> None:
+        receive, epoch = self._session.receive, self._session.epoch
+        for _ in range(RECEIVE_PER_WAKEUP_MAX):
+            try:
+                parts = _receive_message(socket)
+            except zmq.Again:
+                return
+            receive(parts, now_ns)
+            assert self._session.epoch == epoch  # only a timer opens a connection
+
+    def _take_replies(self) -> None:
+        replies, complete = self._replies, self._session.complete
+        while replies:
+            complete(*replies.popleft())
+
+    def _deliver(self) -> None:
+        arrivals = self._session.arrivals
+        if arrivals:
+            put = self.deliveries.put
+            for arrival in arrivals:
+                put(arrival)
+            arrivals.clear()
+
+    # ------------------------------------------------------------ out
+
+    def _flush(self, socket: zmq.Socket[bytes]) -> None:
+        outbox = self._session.outbox
+        sent = 0
+        try:
+            for message in outbox:
+                # Large frames are lent to libzmq instead of copied; small ones are cheaper copied.
+                is_small = sum(map(len, message)) < limits.TENSOR_INLINE_BYTES_MAX
+                socket.send_multipart(message, zmq.DONTWAIT, copy=is_small)
+                sent += 1
+        except zmq.Again:
+            pass  # the poll waits for room
+        del outbox[:sent]
+
+    def _flush_goodbye(self, socket: zmq.Socket[bytes]) -> None:
+        end_ns = time.monotonic_ns() + GOODBYE_MS * ws.NS_PER_MS
+        while self._session.outbox and (left_ns := end_ns - time.monotonic_ns()) > 0:
+            socket.poll(max(1, left_ns // ws.NS_PER_MS), zmq.POLLOUT)
+            self._flush(socket)
+
+
+def _receive_message(socket: zmq.Socket[bytes]) -> list[Buffer]:
+    """One message; the body frames of parcels with FLAG_BODY_LARGE are views, the rest is bytes.
+
+    Raises: zmq.Again if there is none.
+    """
+    parts: list[Buffer] = [socket.recv(zmq.DONTWAIT)]
+    bodies_left, is_large = _body_of(parts[0])
+    while socket.get(zmq.RCVMORE):
+        if bodies_left:
+            bodies_left -= 1
+            parts.append(_receive_frame(socket) if is_large else socket.recv())
+        else:
+            parts.append(socket.recv())
+            bodies_left, is_large = _body_of(parts[-1])
+    return parts
+
+
+def _body_of(frame: Buffer) -> tuple[int, bool]:
+    if len(frame) < head.FIXED_BYTES:
+        return 0, False
+    return frame[head.BODY_FRAMES_OFFSET], bool(frame[FLAGS_LOW_OFFSET] & FLAG_LARGE_LOW_BYTE)
+
+
+def _receive_frame(socket: zmq.Socket[bytes]) -> Buffer:
+    frame = socket.recv(copy=False)
+    return frame.buffer if len(frame) >= limits.TENSOR_INLINE_BYTES_MAX else frame.bytes
