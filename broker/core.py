@@ -28,8 +28,8 @@ from broker.invariants import check
 from broker.registration import Registration
 from broker.service import Frame, Request, Service, Worker
 from broker.stats import Counters, describe
-from protocol import head as heads
 from protocol import control, limits, native, status
+from protocol import head as heads
 from protocol.errors import RemoteProtocolError
 
 NS_PER_MS = 1_000_000
@@ -208,9 +208,7 @@ class Core:
                 worker = self.registration.workers.get(routing_id)
             at = end
 
-    def _receive_reply(
-        self, worker: Worker, head: bytes, frames: list[Frame], now_ns: int
-    ) -> None:
+    def _receive_reply(self, worker: Worker, head: bytes, frames: list[Frame], now_ns: int) -> None:
         (ticket,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
         if ticket not in worker.in_flight:
             self.counters.replies_stale += 1

@@ -167,7 +167,16 @@ class TokenPool:
 class Service:
     """A routing unit `servable/version`: its workers, their tokens, and the backlog."""
 
-    __slots__ = ("backlog", "key", "queued", "servable", "tokens", "version", "workerless_ns", "workers")
+    __slots__ = (
+        "backlog",
+        "key",
+        "queued",
+        "servable",
+        "tokens",
+        "version",
+        "workerless_ns",
+        "workers",
+    )
 
     def __init__(self, key: bytes, servable: str, version: int) -> None:
         self.key = key

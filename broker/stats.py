@@ -51,9 +51,7 @@ def describe(core: Core) -> dict[str, Any]:
                 "servable": service.servable,
                 "version": service.version,
                 "queued": service.queued,
-                "oldest_ns": min(
-                    (r.since_ns for r in service.backlog if not r.done), default=None
-                ),
+                "oldest_ns": min((r.since_ns for r in service.backlog if not r.done), default=None),
                 "workers": len(service.workers),
             }
             for service in core.registration.services.values()

@@ -51,9 +51,7 @@ class Switch:
     Raises: OSError naming the address if it cannot be bound.
     """
 
-    def __init__(
-        self, core: Core, producers_addresses: list[str], workers_address: str
-    ) -> None:
+    def __init__(self, core: Core, producers_addresses: list[str], workers_address: str) -> None:
         self.core = core
         self._context = zmq.Context()
         self.producers = self._router(CLIENT_REPLIES_MAX)
@@ -73,9 +71,7 @@ class Switch:
         router.set(zmq.MAXMSGSIZE, limits.BODY_BYTES_MAX)
         router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         router.set(zmq.HEARTBEAT_IVL, limits.HEARTBEAT_INTERVAL_MS)
-        router.set(
-            zmq.HEARTBEAT_TIMEOUT, limits.HEARTBEAT_INTERVAL_MS * limits.HEARTBEAT_LIVENESS
-        )
+        router.set(zmq.HEARTBEAT_TIMEOUT, limits.HEARTBEAT_INTERVAL_MS * limits.HEARTBEAT_LIVENESS)
         return router
 
     # ------------------------------------------------------------ one turn

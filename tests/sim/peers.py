@@ -1,0 +1,248 @@
+"""Clients and workers of the simulated world; the worker's end is the real `WorkerSession`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from protocol import control
+from protocol import head as heads
+from protocol.native import decode_failure
+from protocol.values import MethodSignature
+from protocol.worker_session import CLOSED, Arrival, SessionSettings, WorkerSession
+
+if TYPE_CHECKING:
+    from tests.sim.world import Link, World
+
+MS = 1_000_000
+
+
+class SimClient:
+    """Sends requests with random services and budgets, cancels some, sometimes vanishes."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self._name = name
+        self._life = 0
+        self._next_id = 0
+        #: request id -> (payload, deadline)
+        self._outstanding: dict[int, tuple[bytes, int]] = {}
+        self._cancelled: set[int] = set()
+        self._answered: set[int] = set()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._life += 1
+        life = self._life
+        self._routing_id = f"{self._name}.{life}".encode()
+        self._outstanding.clear()
+
+        def deliver(parts: list[Any]) -> None:
+            if life == self._life:
+                self._receive(parts)
+
+        self._link = self._world.connect_client(self._routing_id, deliver)
+
+    def act(self) -> None:
+        """Do one thing, and come again unless the faults are over."""
+        world = self._world
+        if not world.has_faults:
+            return
+        dice = world.random.random()
+        if dice < 0.01:
+            world.disconnect(self._routing_id)
+            self._link.is_cut = True
+            self._connect()
+        elif dice < 0.08 and self._outstanding:
+            self._cancel(world.random.choice(sorted(self._outstanding)))
+        else:
+            self._request(world.random.randint(1, 3))
+        world.after_ms(1, 60, self.act)
+
+    def _request(self, count: int) -> None:
+        random = self._world.random
+        parts: list[bytes] = []
+        for _ in range(count):
+            self._next_id += 1
+            payload = f"{self._name}.{self._next_id}".encode()
+            budget_ms = random.choice((0, 5, 30, 200, 5_000))
+            head = heads.Head(
+                heads.REQUEST,
+                flags=random.choice((0, heads.FLAG_COALESCE)),
+                request_id=self._next_id,
+                budget_ms=budget_ms,
+                body_frames=1,
+                service=random.choice((b"s/0", b"s/1", b"s/2", b"other/1")),
+                method=b"m",
+            )
+            deadline_ns = self._world.now_ns + (budget_ms or 20_000) * MS
+            self._outstanding[self._next_id] = (payload, deadline_ns)
+            parts += [heads.pack(head), payload]
+        self._link.send(parts)
+
+    def _cancel(self, request_id: int) -> None:
+        del self._outstanding[request_id]
+        self._cancelled.add(request_id)
+        self._link.send([heads.pack(heads.Head(heads.CANCEL, request_id=request_id))])
+
+    def _receive(self, parts: list[Any]) -> None:
+        for frame, frames in heads.split_parcels(parts):
+            head = heads.unpack(frame)
+            assert head.request_id not in self._answered, "I1: a second reply"
+            self._answered.add(head.request_id)
+            if head.request_id in self._cancelled:
+                continue  # it crossed our CANCEL on the way
+            payload, deadline_ns = self._outstanding.pop(head.request_id)
+            if head.status:
+                decode_failure(frames)
+            else:
+                assert frames == [b"answer to " + payload], (frames, payload)
+            latest_ns = deadline_ns + self._world.deadline_slack_ns()
+            assert self._world.now_ns <= latest_ns, f"answered late: {payload!r}"
+
+    def check_outcomes(self) -> None:
+        """At the end nothing may be outstanding."""
+        assert not self._outstanding, f"I1: {self._name} never heard of {self._outstanding}"
+
+
+class SimWorker:
+    """A slot: incarnations of a worker process that crash, freeze, drain and come back."""
+
+    def __init__(self, world: World, slot: str, version: int, credit: int) -> None:
+        self._world = world
+        self._slot = slot
+        self._version = version
+        self._credit = credit
+        self._generation = 0
+        self._session: WorkerSession | None = None
+
+    def start(self) -> None:
+        """Begin a new incarnation and plan its end."""
+        self._generation += 1
+        device = control.Device("CPU", 0)
+        methods = (MethodSignature("s", "m", ("x",), ("y",)),)
+        ready = control.Ready(
+            self._slot,
+            self._generation,
+            f"s/{self._version}",
+            self._credit,
+            methods,
+            device,
+            1,
+            "s",
+        )
+        self._session = WorkerSession(SessionSettings(ready, 100, 3))
+        self._epoch = 0
+        self._link: Link | None = None
+        self._frozen: list[list[Any]] | None = None
+        self._queue: list[tuple[int, Arrival]] = []
+        self._batch: list[tuple[int, Arrival]] = []
+        self._computing = False
+        self._session.connect(self._world.now_ns)
+        self._pump()
+        self._tick(self._generation)
+        if self._world.has_faults:
+            self._world.after_ms(30, 1_200, lambda life=self._generation: self._meet_fate(life))  # type: ignore[misc]
+
+    def _meet_fate(self, life: int) -> None:
+        if life != self._generation or self._session is None:
+            return
+        dice = self._world.random.random()
+        if dice < 0.45:
+            self._crash()
+        elif dice < 0.65:
+            self._freeze(life)
+        else:
+            self._session.drain(self._world.now_ns)
+            self._pump()
+
+    def _crash(self) -> None:
+        world, generation = self._world, self._generation
+        self._disconnect()
+        self._session = None
+        if world.random.random() < 0.7:
+            world.after_ms(1, 50, lambda: world.supervisor_says_lost(self._slot, generation))
+        world.after_ms(5, 800, self.start)
+
+    def _freeze(self, life: int) -> None:
+        self._frozen = []
+        self._world.after_ms(10, 1_000, lambda: self._thaw(life))
+
+    def _thaw(self, life: int) -> None:
+        if life != self._generation or self._session is None:
+            return
+        pending, self._frozen = self._frozen or [], None
+        for parts in pending:
+            self._receive(parts)
+        if self._world.has_faults:
+            self._world.after_ms(30, 1_200, lambda: self._meet_fate(life))
+
+    def _tick(self, life: int) -> None:
+        if life != self._generation or self._session is None:
+            return
+        if self._frozen is None:
+            self._session.handle_timer(self._world.now_ns)
+            self._pump()
+        pause_ms = 20 if self._world.has_faults else 80
+        self._world.after_ms(pause_ms, pause_ms + 5, lambda: self._tick(life))
+
+    def _receive(self, parts: list[Any]) -> None:
+        if self._frozen is not None:
+            self._frozen.append(parts)
+        elif self._session is not None:
+            self._session.receive(parts, self._world.now_ns)
+            self._pump()
+
+    def _pump(self) -> None:
+        """What the worker's shell does after every event."""
+        session = self._session
+        assert session is not None
+        session.check_invariants()
+        if session.epoch != self._epoch:
+            self._disconnect()
+            self._epoch = session.epoch
+            self._routing_id = f"{self._slot}.{self._generation}.{self._epoch}".encode()
+            life = (self._generation, self._epoch)
+            self._link = self._world.connect_worker(
+                self._routing_id,
+                lambda parts: (
+                    self._receive(parts) if life == (self._generation, self._epoch) else None
+                ),
+            )
+        self._queue += [(self._epoch, arrival) for arrival in session.arrivals]
+        session.arrivals.clear()
+        for message in session.outbox:
+            if self._link is not None:
+                self._link.send(message)
+        session.outbox.clear()
+        if session.state == CLOSED:
+            self._session = None
+            self._world.after_ms(5, 300, self.start)
+        elif self._queue and not self._computing:
+            self._computing = True
+            self._batch, self._queue = self._queue, []
+            for _, arrival in self._batch:
+                self._world.executions[bytes(arrival.frames[0])] += 1
+            life_now = self._generation
+            longest_ms = 400 if self._world.random.random() < 0.1 else 40
+            self._world.after_ms(0.2, longest_ms, lambda: self._complete(life_now))
+
+    def _complete(self, life: int) -> None:
+        if life != self._generation or self._session is None:
+            return
+        if self._frozen is not None:
+            self._world.after_ms(1, 20, lambda: self._complete(life))
+            return
+        self._computing = False
+        for epoch, arrival in self._batch:
+            payload = bytes(arrival.frames[0])
+            ticket = heads.unpack(arrival.head).request_id
+            head = heads.Head(heads.REPLY, request_id=ticket, body_frames=1)
+            answer = [heads.pack(head), b"answer to " + payload]
+            self._session.complete(epoch, (ticket,), answer)  # type: ignore[arg-type]
+        self._pump()
+
+    def _disconnect(self) -> None:
+        if self._link is not None:
+            self._link.is_cut = True
+            self._world.disconnect(self._routing_id)
+            self._link = None

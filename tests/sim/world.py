@@ -1,0 +1,227 @@
+"""A seeded world around the real core: virtual clock, links with delays, peers that fail.
+
+Everything random comes from one `random.Random(seed)`, so a seed replays a run exactly. Messages
+of one link are delayed but never reordered; what is on the way when a link is cut is lost. After
+every event the core's invariants are checked; `World.run` ends with the checks of a whole run.
+
+Checked: I1 one final reply per request · I2 credit · I3 nothing behind the acknowledgement of a
+drain · I4 backlog or tokens · I5 in-flight tables agree · I6 limits · I7 all tables empty at the
+end · I9 FIFO for first attempts · I10 tickets are never reused · replies carry the right value ·
+at most two executions · no reply later than its deadline and one tick.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from broker.core import Core, Settings
+from broker.deadlines import TICK_NS
+from protocol import control
+from protocol import head as heads
+from tests.sim.peers import SimClient, SimWorker
+
+MS = 1_000_000
+SECOND = 1_000 * MS
+
+#: Faults happen in this time; afterwards the world is left in peace until it is quiet.
+FAULTS_NS = 6 * SECOND
+QUIET_NS = 30 * SECOND
+
+SETTINGS = Settings(
+    requests_max=40,
+    heartbeat_interval_ms=100,
+    heartbeat_liveness=3,
+    service_grace_ms=3_000,
+    budget_ms_default=20_000,
+)
+
+
+class Link:
+    """One direction of a connection: FIFO, delayed, and dead once it is cut."""
+
+    def __init__(self, world: World, deliver: Callable[[list[Any]], None]) -> None:
+        self._world = world
+        self._deliver = deliver
+        self._last_ns = 0
+        self.is_cut = False
+
+    def send(self, parts: list[Any]) -> None:
+        delay_ns = self._world.random.randrange(10_000, 3 * MS)
+        self._last_ns = max(self._last_ns + 1, self._world.now_ns + delay_ns)
+        self._world.at(self._last_ns, lambda: None if self.is_cut else self._deliver(parts))
+
+
+class World:
+    """One run: clients, workers, the core between them, and the fates that a seed deals."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.now_ns = 1 * SECOND
+        self.core = Core(SETTINGS)
+        self.executions: Counter[bytes] = Counter()
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._armed_ns: int | None = None
+        self._to_workers: dict[bytes, Link] = {}
+        self._to_clients: dict[bytes, Link] = {}
+        self._arrivals: dict[bytes, int] = {}
+        self._dispatched: dict[bytes, int] = {}
+        self._drained: set[bytes] = set()
+        self._ticket_last = 0
+        layout = [(1, 2), (1, 1), (2, 3)][: self.random.randint(1, 3)]
+        self.workers = [
+            SimWorker(self, f"slot{number}", version, credit)
+            for number, (version, credit) in enumerate(layout)
+        ]
+        self.clients = [SimClient(self, f"client{number}") for number in range(3)]
+
+    # ------------------------------------------------------------ time
+
+    def at(self, when_ns: int, event: Callable[[], None]) -> None:
+        """Let something happen at a time (at once if it is past)."""
+        self._sequence += 1
+        heapq.heappush(self._events, (max(when_ns, self.now_ns), self._sequence, event))
+
+    def after_ms(self, low: float, high: float, event: Callable[[], None]) -> None:
+        """Let something happen after a random time in a range."""
+        self.at(self.now_ns + int(self.random.uniform(low, high) * MS), event)
+
+    @property
+    def has_faults(self) -> bool:
+        """Faults are still being dealt."""
+        return self.now_ns < 1 * SECOND + FAULTS_NS
+
+    def run(self) -> None:
+        """Deal faults, wait for quiet, and check the whole run."""
+        for worker in self.workers:
+            self.after_ms(0, 200, worker.start)
+        for client in self.clients:
+            self.after_ms(0, 50, client.act)
+        end_ns = self.now_ns + FAULTS_NS + QUIET_NS
+        while self._events and self._events[0][0] <= end_ns:
+            when_ns, _, event = heapq.heappop(self._events)
+            assert when_ns >= self.now_ns
+            self.now_ns = when_ns
+            event()
+            self.core.check_invariants()
+        self._check_run()
+
+    # ------------------------------------------------------------ the shell of the core
+
+    def receive_from_client(self, routing_id: bytes, parts: list[Any]) -> None:
+        """A client's message reaches the broker."""
+        for head, frames in heads.split_parcels(parts):
+            if head[3] == heads.REQUEST:
+                self._arrivals.setdefault(frames[0], len(self._arrivals))
+        self.core.receive_from_client(routing_id, parts, self.now_ns)
+        self._turn()
+
+    def receive_from_worker(self, routing_id: bytes, parts: list[Any]) -> None:
+        """A worker's message reaches the broker."""
+        self.core.receive_from_worker(routing_id, parts, self.now_ns)
+        self._turn()
+
+    def supervisor_says_lost(self, worker_id: str, generation: int) -> None:
+        """The process sentinel saw a worker die."""
+        parts = control.pack(control.Lost(worker_id, generation, "killed"))
+        self.core.receive_from_worker(b"supervisor", parts, self.now_ns)
+        self._turn()
+
+    def _turn(self) -> None:
+        self.core.handle_timer(self.now_ns)
+        while self.core.to_clients or self.core.to_workers:
+            to_clients, to_workers = self.core.take_outboxes()
+            self._check_dispatch(to_workers)
+            for client, parts in to_clients:
+                self._deliver_to_client(client, parts)
+            for routing_id, parts in to_workers.items():
+                self._deliver_to_worker(routing_id, parts)
+        self._arm()
+
+    def _arm(self) -> None:
+        next_ns = self.core.next_timer_ns()
+        if next_ns is not None and (self._armed_ns is None or next_ns < self._armed_ns):
+            self._armed_ns = next_ns
+            self.at(next_ns, self._timer)
+
+    def _timer(self) -> None:
+        if self._armed_ns is not None and self._armed_ns <= self.now_ns:
+            self._armed_ns = None
+        self._turn()
+
+    def _deliver_to_client(self, client: Any, parts: list[Any]) -> None:
+        link = self._to_clients.get(client)
+        if link is None or link.is_cut:
+            self.core.client_lost(client)
+        else:
+            link.send(parts)
+
+    def _deliver_to_worker(self, routing_id: bytes, parts: list[Any]) -> None:
+        link = self._to_workers.get(routing_id)
+        if link is not None and not link.is_cut:
+            link.send(parts)
+            return
+        # The kernel may have swallowed it, or the ROUTER may know that the peer is gone.
+        worker = self.core.registration.workers.get(routing_id)
+        if worker is not None and self.random.random() < 0.5:
+            self.core.worker_lost(worker, self.now_ns, "its connection is gone")
+
+    def _check_dispatch(self, to_workers: dict[bytes, list[Any]]) -> None:
+        """Check the requests of one turn in the order of their tickets."""
+        requests: list[tuple[int, bytes, heads.Head, Any]] = []
+        for routing_id, parts in to_workers.items():
+            for frame, frames in heads.split_parcels(parts):
+                head = heads.unpack(frame)
+                if head.command == heads.DRAIN:
+                    self._drained.add(routing_id)
+                elif head.command == heads.REQUEST:
+                    assert routing_id not in self._drained, "I3: a request behind the drain"
+                    requests.append((head.request_id, routing_id, head, frames[0]))
+        for ticket, routing_id, head, payload in sorted(requests, key=lambda item: item[0]):
+            assert ticket > self._ticket_last, "I10: a ticket is used again"
+            self._ticket_last = ticket
+            worker = self.core.registration.workers.get(routing_id)
+            if head.flags & heads.FLAG_REDELIVERED or worker is None:
+                continue
+            arrival, key = self._arrivals[payload], worker.service.key
+            assert arrival > self._dispatched.get(key, -1), "I9: FIFO of first attempts"
+            self._dispatched[key] = arrival
+
+    # ------------------------------------------------------------ connections
+
+    def connect_worker(self, routing_id: bytes, deliver: Callable[[list[Any]], None]) -> Link:
+        """A worker connects; returns its link to the broker."""
+        self._to_workers[routing_id] = Link(self, deliver)
+        return Link(self, lambda parts: self.receive_from_worker(routing_id, parts))
+
+    def connect_client(self, routing_id: bytes, deliver: Callable[[list[Any]], None]) -> Link:
+        """A client connects; returns its link to the broker."""
+        self._to_clients[routing_id] = Link(self, deliver)
+        return Link(self, lambda parts: self.receive_from_client(routing_id, parts))
+
+    def disconnect(self, routing_id: bytes) -> None:
+        """Cut the links towards a peer."""
+        for links in (self._to_workers, self._to_clients):
+            if routing_id in links:
+                links[routing_id].is_cut = True
+
+    # ------------------------------------------------------------ the end
+
+    def _check_run(self) -> None:
+        for client in self.clients:
+            client.check_outcomes()
+        assert all(count <= 2 for count in self.executions.values()), "more than two executions"
+        assert self.core.load() == (0, 0), "I7: requests left"
+        assert len(self.core._deadlines) == 0, "I7: deadlines left"
+        assert not self.core._clients, "I7: clients left"
+        for worker in self.core.registration.workers.values():
+            assert not worker.in_flight, f"I7: {worker.worker_id} holds {list(worker.in_flight)}"
+
+    def deadline_slack_ns(self) -> int:
+        """How late an answer may reach a client: one tick, the way back, and the way in."""
+        return TICK_NS + 2 * 3 * MS + 2 * MS
