@@ -1,1 +1,1 @@
-"""The broker: a pure core that queues and load-balances requests, and the shell with its sockets."""
+"""The broker: a pure core that queues and load-balances requests, and a shell of sockets."""

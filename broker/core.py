@@ -2,7 +2,8 @@
 
 Doors: `receive_from_client`, `receive_from_worker`, `client_lost`, `worker_lost`, `handle_timer`;
 `next_timer_ns` tells when to call again; `to_clients` and `to_workers` are the outboxes, which the
-shell takes with `take_outboxes`. No sockets, no clock, no logging: time comes in as `now_ns` (monotonic).
+shell takes with `take_outboxes`. No sockets, no clock, no logging: monotonic time comes in as
+`now_ns`.
 
 Rules
   - Every accepted request gets exactly one final reply, or none if its client cancelled or left.

@@ -46,7 +46,7 @@ class LocalClient(Protocol):
 class Switch:
     """The sockets of one broker. Not thread-safe: everything happens on the host's thread.
 
-    producers_addresses: where clients connect (`ipc://…`, `tcp://host:port`, port `*` or 0 for any).
+    producers_addresses: where clients connect (`ipc://…`, `tcp://host:port`, port 0 = any).
     workers_address: where workers and the supervisor connect.
     Raises: OSError naming the address if it cannot be bound.
     """
@@ -107,7 +107,7 @@ class Switch:
             parts: list[Any] = []
             copy = True
             while more(zmq.RCVMORE):
-                part = recv(copy=copy)
+                part: Any = recv(copy=copy)
                 parts.append(part)
                 if copy and len(part) >= heads.FIXED_BYTES and part[:2] == heads.MAGIC:
                     copy = not part[heads.FLAGS_OFFSET + 1] & heads.FLAG_BODY_LARGE
@@ -197,4 +197,6 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> str:
     if path is not None:
         os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
         return address
-    return socket.last_endpoint.decode().rstrip("\0")
+    bound = socket.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(bound, bytes)
+    return bound.decode().rstrip("\0")

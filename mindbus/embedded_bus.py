@@ -1,0 +1,148 @@
+"""The broker inside the gateway's event loop: the shortest way from a door to a worker.
+
+The core treats the doors as one more client, whose replies are handed over instead of sent. The
+sockets' descriptors are edge-triggered (zmq_getsockopt, ZMQ_FD): after each turn the sockets are
+asked whether they hold more, because a send can swallow the edge of an arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from broker.switch import Switch
+from protocol import head as heads
+from protocol import limits, native, status
+from protocol.errors import RequestError
+from protocol.native import Buffer
+
+#: Never sleep longer than this on a timer: it bounds what a clock anomaly can cost.
+TIMER_S_MAX = 60.0
+
+
+class EmbeddedBus:
+    """A `gateway.bus.Bus` around a switch in this process. Belongs to the loop that made it."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+        self._core = switch.core
+        self._loop = asyncio.get_running_loop()
+        self._request_ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[tuple[bytes, list[Buffer]]]] = {}
+        self._turn_planned = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._sockets = (switch.producers, switch.workers)
+        for socket in self._sockets:
+            self._loop.add_reader(socket.fileno(), self._plan_turn)
+        self._plan_turn()
+
+    async def request(self, head: bytes, frames: Sequence[Buffer]) -> tuple[bytes, list[Buffer]]:
+        """Submit a request and wait for its reply: the reply's head and body frames.
+
+        head: a REQUEST head; its request id is assigned here. Cancelling the task cancels the
+        request. The budget in the head bounds the wait (0: the broker's default).
+        """
+        request_id = next(self._request_ids)
+        future: asyncio.Future[tuple[bytes, list[Buffer]]] = self._loop.create_future()
+        self._waiting[request_id] = future
+        stamped = head[:8] + heads.REQUEST_ID.pack(request_id) + head[16:]
+        self._core.receive_from_client(
+            self, [stamped, *map(_without_copy, frames)], time.monotonic_ns()
+        )
+        self._plan_turn()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            cancel = heads.pack(heads.Head(heads.CANCEL, request_id=request_id))
+            self._core.receive_from_client(self, [cancel], time.monotonic_ns())
+            self._plan_turn()
+            raise
+        finally:
+            self._waiting.pop(request_id, None)
+
+    def deliver(self, parts: list[Any]) -> None:
+        """Take replies of the core (`broker.switch.LocalClient`)."""
+        at = 0
+        while at < len(parts):
+            head = parts[at]
+            end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
+            (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
+            future = self._waiting.get(request_id)
+            if future is not None and not future.done():
+                future.set_result((bytes(head), [_as_buffer(part) for part in parts[at + 1 : end]]))
+            at = end
+
+    def _plan_turn(self) -> None:
+        """Take a turn in this iteration of the loop, once for all that happens in it."""
+        if not self._turn_planned:
+            self._turn_planned = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_planned = False
+        more = self._switch.turn()
+        if more or any(socket.get(zmq.EVENTS) & zmq.POLLIN for socket in self._sockets):
+            self._plan_turn()
+        self._arm()
+
+    def _arm(self) -> None:
+        next_ns = self._core.next_timer_ns()
+        if next_ns is None or (self._timer is not None and self._timer_ns <= next_ns):
+            return  # an early call is harmless: the timer arms itself again
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ns = next_ns
+        delay_s = max(0.0, (next_ns - time.monotonic_ns()) / 1e9)
+        self._timer = self._loop.call_later(min(delay_s, TIMER_S_MAX), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._turn()
+
+    def drain(self) -> None:
+        """Refuse new requests from every door and producer; running ones finish."""
+        self._core.drain()
+
+    def requests(self) -> int:
+        """Requests that the broker holds."""
+        return self._core.load()[0]
+
+    def set_requests_max(self, requests_max: int) -> None:
+        """Change the broker's limit of requests."""
+        self._core.set_requests_max(requests_max)
+
+    async def close(self) -> None:
+        """Leave the loop and close the sockets; whoever still waits is told so."""
+        for socket in self._sockets:
+            self._loop.remove_reader(socket.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        gone = RequestError("draining", "the server is going down")
+        for request_id, future in self._waiting.items():
+            if not future.done():
+                future.set_result(failure_reply(request_id, gone))
+        self._switch.close()
+
+
+def failure_reply(request_id: int, error: RequestError) -> tuple[bytes, list[Buffer]]:
+    """A reply of the bus that fails as a whole."""
+    frames = native.encode_failure(None, error.reason, error.message)
+    code = status.REASONS[error.reason].grpc
+    head = heads.Head(heads.REPLY, status=code, request_id=request_id, body_frames=len(frames))
+    return heads.pack(head), frames
+
+
+def _without_copy(frame: Buffer) -> Any:
+    if len(frame) < limits.TENSOR_INLINE_BYTES_MAX:
+        return frame
+    return zmq.Frame(frame, copy=False)
+
+
+def _as_buffer(part: Any) -> Buffer:
+    return part.bytes if isinstance(part, zmq.Frame) else part

@@ -1,0 +1,189 @@
+"""The switch with real sockets: who is where, envelopes, large bodies, and peers that vanish."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from broker.core import Core, Settings
+from broker.switch import IPC_PATH_BYTES_MAX, Switch
+from protocol import control
+from protocol import head as heads
+from protocol.native import decode_failure
+from tests.broker.helpers import ready, reply, request
+
+DEADLINE_S = 10.0
+
+
+class Peers:
+    """A switch and the sockets of its peers, all on one thread."""
+
+    def __init__(self, directory: str) -> None:
+        self.producers = f"ipc://{directory}/p"
+        self.workers = f"ipc://{directory}/w"
+        self.core = Core(Settings())
+        self.switch = Switch(self.core, [self.producers, "tcp://127.0.0.1:0"], self.workers)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+    def socket(self, kind: int, address: str) -> zmq.Socket[bytes]:
+        peer = self.context.socket(kind)
+        peer.linger = 0
+        peer.connect(address)
+        return peer
+
+    def receive(self, peer: zmq.Socket[bytes]) -> list[bytes]:
+        """Turn the switch until the peer has a message."""
+        until_s = time.monotonic() + DEADLINE_S
+        while time.monotonic() < until_s:
+            self.switch.turn()
+            if peer.poll(1):
+                return peer.recv_multipart()
+        raise AssertionError("no message came")
+
+    def turn_until(self, condition: Any) -> None:
+        until_s = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < until_s, "the condition never held"
+            self.switch.turn()
+
+    def worker(self, name: str = "slot1", credit: int = 4) -> zmq.Socket[bytes]:
+        worker = self.socket(zmq.DEALER, self.workers)
+        worker.send_multipart(ready(name, credit=credit))
+        (head, _) = self.receive(worker)
+        assert head[3] == heads.WELCOME
+        return worker
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    directory = tempfile.mkdtemp(dir="/tmp", prefix="mb")
+    world = Peers(directory)
+    yield world
+    world.core.check_invariants()
+    world.context.destroy(linger=0)
+    world.switch.close()
+    shutil.rmtree(directory)
+
+
+def test_dealer_and_req_clients_get_their_own_envelopes_back(peers: Peers) -> None:
+    worker = peers.worker()
+    dealer = peers.socket(zmq.DEALER, peers.producers)
+    req = peers.socket(zmq.REQ, peers.producers)
+    correlated = peers.socket(zmq.REQ, peers.producers)
+    correlated.set(zmq.REQ_CORRELATE, 1)
+    for number, client in enumerate((dealer, req, correlated), 1):
+        client.send_multipart(request(number, body=b"from %d" % number))
+        parts = peers.receive(worker)
+        ticket = heads.unpack(parts[0]).request_id
+        worker.send_multipart(reply(ticket, b"to " + parts[1][5:]))
+        head, body = peers.receive(client)
+        assert (heads.unpack(head).request_id, body) == (number, b"to %d" % number)
+
+
+def test_a_producer_over_tcp_reaches_the_same_workers(peers: Peers) -> None:
+    worker = peers.worker()
+    client = peers.socket(zmq.DEALER, peers.switch.producers_addresses[1])
+    client.send_multipart(request(1))
+    assert peers.receive(worker)[1] == b"body"
+
+
+def test_large_bodies_pass_unchanged_in_both_directions(peers: Peers) -> None:
+    worker = peers.worker()
+    client = peers.socket(zmq.DEALER, peers.producers)
+    large = bytes(range(256)) * 4096
+    head = heads.Head(
+        heads.REQUEST,
+        flags=heads.FLAG_BODY_LARGE,
+        request_id=1,
+        body_frames=2,
+        service=b"add/1",
+        method=b"m",
+    )
+    small = request(2, body=b"behind the large one")
+    client.send_multipart([heads.pack(head), b"meta", large, *small])
+    parts = peers.receive(worker)
+    assert parts[1:3] == [b"meta", large]
+    assert parts[4] == b"behind the large one"
+    answer = heads.Head(heads.REPLY, flags=heads.FLAG_BODY_LARGE, request_id=1, body_frames=1)
+    worker.send_multipart([heads.pack(answer), large, *reply(2)])
+    assert peers.receive(client)[1] == large
+
+
+def test_a_client_that_closed_is_counted_and_its_requests_are_dropped(peers: Peers) -> None:
+    worker = peers.worker(credit=1)
+    client = peers.socket(zmq.DEALER, peers.producers)
+    for number in range(1_000):
+        client.send_multipart(request(number))
+    peers.turn_until(lambda: peers.core.load()[0] == 1_000)
+    client.close()
+    while not peers.core.counters.clients_gone:
+        # The first replies may still go into the closing connection; one will not.
+        ticket = heads.unpack(peers.receive(worker)[0]).request_id
+        worker.send_multipart(reply(ticket))
+        peers.turn_until(lambda: peers.core.load()[0] < 1_000)
+    assert peers.core.counters.clients_gone == 1
+    assert peers.core.load() == (0, 0)
+
+
+def test_a_worker_whose_connection_is_gone_is_lost_at_the_next_send(peers: Peers) -> None:
+    first = peers.worker("slot1")
+    second = peers.worker("slot2")
+    first.close()
+    client = peers.socket(zmq.DEALER, peers.producers)
+
+    def lost() -> bool:
+        client.send_multipart(request(lost_ids.pop()))
+        return peers.core.counters.workers_lost == 1
+
+    lost_ids = list(range(1000, 0, -1))
+    peers.turn_until(lost)
+    assert [worker.worker_id for worker in peers.core.registration.workers.values()] == ["slot2"]
+    second.close()
+
+
+def test_foreign_bytes_are_answered_or_counted_and_harm_nobody(peers: Peers) -> None:
+    worker = peers.worker()
+    client = peers.socket(zmq.DEALER, peers.producers)
+    client.send_multipart([b"GET / HTTP/1.1"])
+    client.send_multipart([b"", b"", b""])
+    client.send_multipart([b"MS" + bytes(46)])
+    assert decode_failure(peers.receive(client)[1:]).reason == "unsupported"
+    port = int(peers.switch.producers_addresses[1].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    client.send_multipart(request(1))
+    peers.receive(worker)
+    assert peers.core.counters.malformed == 2
+
+
+def test_an_ipc_socket_is_its_owners_only_and_a_long_path_is_refused_by_name(peers: Peers) -> None:
+    path = Path(peers.producers.removeprefix("ipc://"))
+    assert path.stat().st_mode & 0o777 == 0o600
+    long = "ipc:///tmp/" + "x" * IPC_PATH_BYTES_MAX
+    with pytest.raises(OSError, match=f"exceeds {IPC_PATH_BYTES_MAX} B"):
+        Switch(Core(Settings()), [long], peers.workers + "2")
+
+
+def test_a_taken_port_is_refused_with_the_address(peers: Peers) -> None:
+    taken = peers.switch.producers_addresses[1]
+    with pytest.raises(OSError, match=r"cannot bind tcp://127\.0\.0\.1:"):
+        Switch(Core(Settings()), [taken], peers.workers + "2")
+
+
+def test_a_silent_worker_hears_disconnect_and_may_come_back(peers: Peers) -> None:
+    worker = peers.worker()
+    registered = next(iter(peers.core.registration.workers.values()))
+    peers.core.worker_lost(registered, time.monotonic_ns(), "test")
+    worker.send_multipart(control.pack(control.Heartbeat()))
+    head, _ = peers.receive(worker)
+    assert head[3] == heads.DISCONNECT
+    worker.send_multipart(ready("slot1", generation=1))
+    assert peers.receive(worker)[0][3] == heads.WELCOME
