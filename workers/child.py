@@ -1,0 +1,182 @@
+"""One child process: spawned by exec, spoken to over a channel of JSON lines, killed as a group.
+
+A child is the leader of its own session and process group, so that whatever it started dies with
+it. Its settings come as one JSON document on stdin, so that keys appear neither in the process
+table nor in an environment. Its end of the channel is named by MINDBUS_REPORT_FD (it only
+reports) or MINDBUS_CONTROL_FD (it also takes commands).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workers.json_lines import LineReader, encode_line
+
+REPORT_FD = "MINDBUS_REPORT_FD"
+CONTROL_FD = "MINDBUS_CONTROL_FD"
+
+#: A pipe takes this much without a reader (pipe(7)); so writing the document never blocks.
+DOCUMENT_BYTES_MAX = 65_536
+
+#: Bytes taken from a channel at once.
+RECEIVE_BYTES = 65_536
+
+#: The directory that holds our packages: a checkout, or site-packages.
+CODE_ROOT = Path(__file__).resolve().parents[1]
+
+
+class ChannelError(Exception):
+    """A child takes no more commands: it is gone, or has not read for long."""
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """What to run in a slot.
+
+    document: settings for stdin, without what differs from one process to the next.
+    channel: REPORT_FD or CONTROL_FD. servable, version, device: for workers, shown in the status.
+    """
+
+    slot: str
+    kind: str
+    command: tuple[str, ...]
+    document: Mapping[str, Any]
+    channel: str = REPORT_FD
+    environment: Mapping[str, str] = field(default_factory=dict)
+    servable: str = ""
+    version: int = 0
+    device: int | None = None
+
+
+def python_command(*arguments: str) -> tuple[str, ...]:
+    """A command line for our own interpreter.
+
+    -P: a directory named like one of our packages, in whatever directory the server was started
+    from, must not take the package's place.
+    """
+    return (sys.executable, "-P", *arguments)
+
+
+class Child:
+    """A process of one slot. Everything happens on the thread that spawned it.
+
+    That thread must outlive the child: PR_SET_PDEATHSIG follows the thread, not the process.
+    """
+
+    def __init__(self, spec: ChildSpec, generation: int) -> None:
+        """Spawn the process. Raises OSError if the system refuses."""
+        self.spec = spec
+        self.generation = generation
+        document = {**spec.document, "generation": generation, "parent_pid": os.getpid()}
+        encoded = encode_line(document)
+        assert len(encoded) <= DOCUMENT_BYTES_MAX, f"{spec.slot}: document of {len(encoded)} B"
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    spec.command,
+                    stdin=subprocess.PIPE,
+                    start_new_session=True,
+                    pass_fds=[theirs.fileno()],
+                    env=_environment(spec, theirs.fileno()),
+                )
+            except OSError:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        self._channel = ours
+        self._lines = LineReader()
+        self.pid = self._process.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self._write_document(encoded)
+
+    def _write_document(self, encoded: bytes) -> None:
+        assert self._process.stdin is not None
+        # Broken: it died before it read a word; its exit will tell.
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(encoded)
+
+    @property
+    def channel_fd(self) -> int:
+        """Our end of the channel, readable when the child said something or closed its end."""
+        return self._channel.fileno()
+
+    def receive(self) -> list[dict[str, Any]] | None:
+        """What the child said since the last call; None when it closed its end.
+
+        Raises: LineError.
+        """
+        try:
+            chunk = self._channel.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return []
+        except ConnectionResetError:
+            return None
+        return self._lines.receive(chunk) if chunk else None
+
+    def receive_last(self) -> list[dict[str, Any]]:
+        """Everything that a dead child still had to say. Raises LineError."""
+        said: list[dict[str, Any]] = []
+        while lines := self.receive():
+            said += lines
+        return said
+
+    def send(self, command: Mapping[str, Any]) -> None:
+        """Give a command. Raises ChannelError; a command is small and never sent in part."""
+        line = encode_line(command)
+        try:
+            sent = self._channel.send(line)
+        except OSError as error:
+            raise ChannelError(f"{self.spec.slot}: {error}") from None
+        if sent != len(line):
+            raise ChannelError(f"{self.spec.slot}: {sent} of {len(line)} B sent")
+
+    def leave(self) -> None:
+        """Tell a child with a control channel to go: it reads the end of its commands."""
+        with contextlib.suppress(OSError):  # its end is closed already: it is going
+            self._channel.shutdown(socket.SHUT_WR)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the process, which drains; its group is its own matter."""
+        self._signal(os.kill, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the whole process group."""
+        self._signal(os.killpg, signal.SIGKILL)
+
+    def _signal(self, send: Any, number: signal.Signals) -> None:
+        # Gone is well, too. Only we reap it, so the number is not somebody else's yet.
+        with contextlib.suppress(ProcessLookupError):
+            send(self.pid, number)
+
+    def reap(self) -> int:
+        """Collect the exit of a process whose pidfd is readable; its group is killed first.
+
+        As long as it is not reaped its number cannot be taken, so the group is surely its own.
+        Returns: exit code, or minus the signal's number.
+        """
+        self.kill()
+        returncode = self._process.wait()
+        os.close(self.pidfd)
+        self._channel.close()
+        return returncode
+
+
+def _environment(spec: ChildSpec, channel_fd: int) -> dict[str, str]:
+    environment = dict(os.environ)
+    for name in (REPORT_FD, CONTROL_FD):
+        environment.pop(name, None)
+    paths = [str(CODE_ROOT), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    environment[spec.channel] = str(channel_fd)
+    environment.update(spec.environment)
+    return environment

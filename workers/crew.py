@@ -1,0 +1,305 @@
+"""The processes of a server: spawned, heard, restarted and ended. No thread and no lock of its own.
+
+What to do follows from the pure policies: `restart_policy` while the server runs, `stop_policy`
+while it goes down. The crew registers pidfds (a death is known at once) and channels with the
+selector of its supervisor, and tells it what became of the slots.
+"""
+
+from __future__ import annotations
+
+import random
+import selectors
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from telemetry.log import get_logger
+from workers import restart_policy, stop_policy
+from workers import slot as slots
+from workers.child import ChannelError, Child, ChildSpec
+from workers.door_table import DoorTable, Settled
+from workers.json_lines import LineError
+from workers.loss_reporter import LossReporter
+from workers.member import Member
+from workers.restart_policy import GiveUp, Kill, RestartLimits, Spawn, Terminate
+from workers.slot import NS_PER_MS
+from workers.start_error import exit_text
+from workers.stop_policy import BROKER, GATEWAY, WORKER
+
+log = get_logger("SERVING")
+
+#: After SIGKILL the kernel may need a moment; a process in uninterruptible sleep is left behind.
+KILL_WAIT_MS = 2_000
+
+#: The id of the drain command; the door table counts its own from 1.
+DRAIN_ID = 0
+
+
+class CrewObserver(Protocol):
+    """Who is told what became of the crew."""
+
+    def slot_ready(self, member: Member) -> None:
+        """A process serves."""
+
+    def slot_failing(self, member: Member) -> None:
+        """A process died, or said that it cannot serve; its slot is still in its old state."""
+
+    def door_settled(self, settled: Settled) -> None:
+        """A door is open at every gateway, or could not be opened."""
+
+    def doors_changed(self) -> None:
+        """A gateway came or went."""
+
+
+class Crew:
+    """Every slot of one server. All calls come from the thread that waits on the selector."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        losses: LossReporter,
+        limits: RestartLimits,
+        chance: random.Random,
+        observer: CrewObserver,
+    ) -> None:
+        self.members: dict[str, Member] = {}
+        self.doors = DoorTable()
+        self._selector = selector
+        self._losses = losses
+        self._limits = limits
+        self._chance = chance
+        self._observer = observer
+        #: Commands that every gateway, also one that starts later, must have been given.
+        self._standing_commands: dict[str, Mapping[str, Any]] = {}
+
+    def add(self, specs: Sequence[ChildSpec]) -> None:
+        """Have more slots; the policy fills them. REQUIRES: their names are new."""
+        for spec in specs:
+            assert spec.slot not in self.members, spec.slot
+            self.members[spec.slot] = Member(spec, self._chance)
+
+    def of_kind(self, kind: str) -> list[Member]:
+        """The slots of one kind."""
+        return [member for member in self.members.values() if member.spec.kind == kind]
+
+    def command_gateways(self, command: Mapping[str, Any]) -> None:
+        """Give a command to every gateway of now and later; the latest of a name counts."""
+        self._standing_commands[command["command"]] = command
+        for member in self.of_kind(GATEWAY):
+            if member.slot.state == slots.READY:
+                self._send(member, command)
+
+    def next_timer_ns(self) -> int | None:
+        """When `follow_policy` is due even if nothing happens."""
+        return restart_policy.next_timer_ns(self._snapshots(), self._limits)
+
+    def _snapshots(self) -> list[slots.SlotSnapshot]:
+        return [member.slot.snapshot() for member in self.members.values()]
+
+    # ------------------------------------------------------------ while the server runs
+
+    def follow_policy(self, now_ns: int) -> None:
+        """Do what the restart policy names, until it names nothing more."""
+        while action := restart_policy.next_action(self._snapshots(), now_ns, self._limits):
+            member = self.members[action.slot]
+            match action:
+                case Spawn():
+                    self._spawn(member, now_ns)
+                case Terminate():
+                    self._terminate(member, now_ns)
+                case Kill():
+                    self._kill(member)
+                case GiveUp():
+                    member.slot.apply(slots.GAVE_UP, now_ns)
+                    log.error("slot given up", slot=action.slot, last_exit=member.last_exit)
+
+    def _spawn(self, member: Member, now_ns: int) -> None:
+        slot = member.slot
+        slot.apply(slots.SPAWNED, now_ns)
+        member.error = None
+        try:
+            child = Child(member.spec, slot.generation)
+        except OSError as error:
+            member.error = f"cannot spawn: {error}"
+            self._note_exit(member, member.error)
+            return
+        member.child = child
+        read = selectors.EVENT_READ
+        self._selector.register(child.pidfd, read, partial(self._exited, member, child))
+        self._selector.register(child.channel_fd, read, partial(self._hear, member, child))
+        log.info("child started", slot=slot.name, pid=child.pid, generation=slot.generation)
+
+    def _terminate(self, member: Member, now_ns: int) -> None:
+        assert member.child is not None, member.slot.name
+        member.slot.apply(slots.TERMINATED, now_ns)
+        member.child.terminate()
+
+    def _kill(self, member: Member) -> None:
+        assert member.child is not None, member.slot.name
+        log.warning("child killed", slot=member.slot.name, pid=member.child.pid)
+        member.slot.mark_killed()
+        member.child.kill()
+
+    def kill_all(self) -> None:
+        """Kill every process group there is."""
+        for member in self.members.values():
+            if member.child:
+                member.child.kill()
+
+    # ------------------------------------------------------------ what children say
+
+    def _hear(self, member: Member, child: Child) -> None:
+        if member.child is not child:
+            return
+        try:
+            said = child.receive()
+        except LineError as error:
+            log.error("child speaks nonsense", slot=member.slot.name, error=str(error))
+            member.error = str(error)
+            self._selector.unregister(child.channel_fd)
+            child.kill()
+            return
+        if said is None:
+            self._selector.unregister(child.channel_fd)
+            return
+        for report in said:
+            self._take_report(member, report)
+
+    def _take_report(self, member: Member, report: dict[str, Any]) -> None:
+        now_ns = time.monotonic_ns()
+        if "id" in report:
+            self._take_reply(member, report)
+            return
+        match report.get("state") or report.get("event"):
+            case "started":
+                self.doors.gateway_started(member.slot.name)
+                self.flush_doors()
+            case "ready":
+                member.device = report.get("device")
+                self._note_ready(member, now_ns)
+            case "draining":
+                member.slot.apply(slots.SIGNED_OFF, now_ns)
+            case "failed":
+                member.error = str(report.get("error"))
+                self._observer.slot_failing(member)
+
+    def _take_reply(self, member: Member, reply: dict[str, Any]) -> None:
+        if reply["id"] == DRAIN_ID:
+            member.is_serving = False
+            return
+        self.doors.receive_reply(reply)
+        self.flush_doors()
+
+    def _note_ready(self, member: Member, now_ns: int) -> None:
+        member.slot.apply(slots.REPORTED, now_ns)
+        if member.slot.state == slots.READY:
+            log.info("child ready", slot=member.slot.name, generation=member.slot.generation)
+            self._observer.slot_ready(member)
+
+    # ------------------------------------------------------------ doors
+
+    def flush_doors(self) -> None:
+        """Carry out what the door table asks for."""
+        doors = self.doors
+        while doors.outbox:
+            gateway, command = doors.outbox.pop(0)
+            self._send(self.members[gateway], command)
+        while doors.broken:
+            gateway, error = doors.broken.pop(0)
+            log.error("door cannot be opened again", slot=gateway, error=error)
+            member = self.members[gateway]
+            member.error = error
+            if member.child:
+                member.child.kill()
+        while doors.settled:
+            self._observer.door_settled(doors.settled.pop(0))
+        for member in self.of_kind(GATEWAY):
+            if member.slot.state == slots.STARTING and doors.is_complete(member.slot.name):
+                self._note_gateway_ready(member)
+
+    def _note_gateway_ready(self, member: Member) -> None:
+        member.is_serving = True
+        for command in self._standing_commands.values():
+            self._send(member, command)
+        self._note_ready(member, time.monotonic_ns())
+        self._observer.doors_changed()
+
+    def _send(self, member: Member, command: Mapping[str, Any]) -> None:
+        if member.child is None:
+            return
+        try:
+            member.child.send(command)
+        except ChannelError as error:
+            log.error("child takes no commands", slot=member.slot.name, error=str(error))
+            member.child.kill()
+
+    # ------------------------------------------------------------ deaths
+
+    def _exited(self, member: Member, child: Child) -> None:
+        if member.child is not child:
+            return
+        try:
+            for report in child.receive_last():
+                self._take_report(member, report)
+        except LineError as error:
+            member.error = str(error)
+        self._selector.unregister(child.pidfd)
+        if child.channel_fd in self._selector.get_map():
+            self._selector.unregister(child.channel_fd)
+        returncode = child.reap()
+        member.forget_process()
+        text = exit_text(returncode)
+        log.info("child exited", slot=member.slot.name, pid=child.pid, exit=text)
+        if member.spec.kind == WORKER and returncode != restart_policy.EXIT_DRAINED:
+            self._losses.report(member.slot.name, child.generation, text)
+        self._note_exit(member, text)
+
+    def _note_exit(self, member: Member, text: str) -> None:
+        member.last_exit = text
+        self._observer.slot_failing(member)
+        member.slot.apply(slots.EXITED, time.monotonic_ns())
+        if member.spec.kind == GATEWAY:
+            self.doors.gateway_lost(member.slot.name)
+            self.flush_doors()
+            self._observer.doors_changed()
+
+    # ------------------------------------------------------------ going down
+
+    def go_down(self, now_ns: int, deadline_ns: int) -> bool:
+        """Do what the stop policy names. Returns whether every process is gone."""
+        present = [member for member in self.members.values() if member.child]
+        match stop_policy.next_rung([member.presence for member in present], now_ns, deadline_ns):
+            case stop_policy.CLOSE_DOORS:
+                self._close_doors(present, now_ns, deadline_ns)
+            case stop_policy.DRAIN_WORKERS:
+                for member in present:
+                    if member.spec.kind == WORKER and member.slot.state != slots.DRAINING:
+                        self._terminate(member, now_ns)
+            case stop_policy.LEAVE:
+                for member in present:
+                    self._tell_to_leave(member, now_ns)
+            case stop_policy.KILL:
+                for member in present:
+                    if not member.slot.snapshot().is_killed:
+                        self._kill(member)
+            case stop_policy.DONE:
+                return True
+        return False
+
+    def _close_doors(self, present: Sequence[Member], now_ns: int, deadline_ns: int) -> None:
+        grace_ms = stop_policy.doors_grace_ms((deadline_ns - now_ns) // NS_PER_MS)
+        for member in present:
+            if member.is_serving and member.slot.state == slots.READY:
+                member.slot.apply(slots.TERMINATED, now_ns)
+                self._send(member, {"id": DRAIN_ID, "command": "drain", "grace_ms": grace_ms})
+
+    def _tell_to_leave(self, member: Member, now_ns: int) -> None:
+        if member.is_told_to_leave or member.child is None:
+            return
+        member.is_told_to_leave = True
+        if member.spec.kind == GATEWAY:
+            member.child.leave()
+        if member.spec.kind == BROKER or member.slot.state == slots.STARTING:
+            member.child.terminate()
+        member.slot.apply(slots.TERMINATED, now_ns)

@@ -1,0 +1,63 @@
+"""A slot together with the process that fills it, as the supervisor keeps them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from workers import slot as slots
+from workers.child import Child, ChildSpec
+from workers.slot import Slot
+from workers.stop_policy import ChildPresence
+
+NS_PER_S = 1_000_000_000
+
+
+class Member:
+    """One slot, its process if there is one, and what is known of the processes before."""
+
+    def __init__(self, spec: ChildSpec, chance: random.Random) -> None:
+        self.spec = spec
+        self.slot = Slot(spec.slot, chance)
+        #: The process; None exactly in VACANT, BACKOFF and FAILED.
+        self.child: Child | None = None
+        #: How the latest process ended, for the status.
+        self.last_exit: str | None = None
+        #: What the latest process said was wrong.
+        self.error: str | None = None
+        #: The device that the process reported, which is the truth; the slot's is the wish.
+        self.device: dict[str, Any] | None = None
+        #: A gateway whose doors may hold requests in flight.
+        self.is_serving = False
+        #: Commands were ended, or SIGTERM was sent, because the server goes down.
+        self.is_told_to_leave = False
+
+    @property
+    def presence(self) -> ChildPresence:
+        """What the stop policy sees. REQUIRES: a process is here."""
+        return ChildPresence(self.spec.kind, self.is_serving)
+
+    def forget_process(self) -> None:
+        """The process is gone: what was true of it is not true of its successor."""
+        self.child = None
+        self.device = None
+        self.is_serving = False
+        self.is_told_to_leave = False
+
+    def status(self, now_ns: int) -> dict[str, Any]:
+        """One line of the status: plain values."""
+        slot = self.slot
+        return {
+            "slot": slot.name,
+            "kind": self.spec.kind,
+            "servable": self.spec.servable or None,
+            "version": self.spec.version or None,
+            "device": self.device or self.spec.device,
+            "state": slot.state,
+            "pid": self.child.pid if self.child else None,
+            "generation": slot.generation,
+            "restarts": max(0, slot.generation - 1),
+            "last_exit": self.last_exit,
+            "error": self.error if slot.state in (slots.BACKOFF, slots.FAILED) else None,
+            "since_s": round((now_ns - slot.since_ns) / NS_PER_S, 1),
+        }
