@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from telemetry import glog_levels, log_settings
@@ -62,7 +63,7 @@ def get_log_config() -> dict[str, Any]:
     if settings.directory is not None:
         config |= {
             "GLOG_logtostderr": "0",
-            "GLOG_log_dir": os.path.abspath(settings.directory),
+            "GLOG_log_dir": str(Path(settings.directory).absolute()),
             "logger_maxBytes": settings.file_bytes_max,
             "logger_backupCount": settings.backup_count,
             "GLOG_stderrthreshold": str(settings.stderr_level_min),
@@ -92,7 +93,7 @@ def _verify_files(environment: Mapping[str, str]) -> None:
             "When GLOG_logtostderr is set to 0, The directory of saving log must be set, "
             "GLOG_log_dir cannot be empty."
         )
-    if not os.path.exists(os.path.realpath(directory)):
+    if not Path(directory).exists():
         raise ValueError(f"The file path does not exist. GLOG_log_dir:{directory}")
     for name in ("logger_maxBytes", "logger_backupCount"):
         value = environment.get(name, "")

@@ -8,6 +8,7 @@ happened: `log.info("worker ready", worker_id=…, credit=…)`. A level that is
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -64,7 +65,7 @@ class SubmoduleLogger:
         """Configure from the process environment at the first use, if nobody did before."""
         if name not in self.__class__.__annotations__:
             raise AttributeError(name)
-        configure(os.path.basename(sys.argv[0]) or "python")
+        configure(Path(sys.argv[0]).name or "python")
         return self.__dict__[name]
 
     def is_enabled(self, level: int) -> bool:
@@ -128,7 +129,7 @@ class _Sink:
         self._lock = threading.RLock()
         self._file: RotatingFile | None = None
         if settings.directory is not None:
-            path = os.path.join(settings.directory, f"mindspore_serving.log.{os.getpid()}")
+            path = Path(settings.directory, f"mindspore_serving.log.{os.getpid()}")
             self._file = RotatingFile(
                 path, settings.file_bytes_max, settings.backup_count, settings.file_mode
             )
@@ -170,18 +171,16 @@ class _Sink:
     def _give_up_file(self, file: RotatingFile, error: OSError) -> None:
         """From here on everything goes to stderr; said once, because the file stays gone."""
         self._file = None
-        try:
+        # The descriptor is given back even when closing it says that a write was lost.
+        with contextlib.suppress(OSError):
             file.close()
-        except OSError:
-            # The descriptor is given back even when the last write of its buffer failed.
-            pass
         warning = _render(
             self,
             glog_levels.SERVING,
             glog_levels.WARNING,
             {
                 "event": "log file cannot be written, output log to screen",
-                "path": file.path,
+                "path": str(file.path),
                 "error": error,
                 "pathname": __file__,
                 "lineno": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Final
 
 #: Rotated files may only be read, and only by their owner (MindSpore Serving's Python package).
@@ -16,7 +17,7 @@ class RotatingFile:
     Invariant: `path`, `path.1` (newest) … `path.<backup_count>` (oldest) are all there is.
     """
 
-    def __init__(self, path: str, bytes_max: int, backup_count: int, mode: int) -> None:
+    def __init__(self, path: Path, bytes_max: int, backup_count: int, mode: int) -> None:
         """bytes_max or backup_count 0 means that the file grows without rotation."""
         self.path = path
         self._bytes_max = bytes_max
@@ -53,9 +54,7 @@ class RotatingFile:
         return self._size + len(line) > self._bytes_max
 
     def _open(self) -> None:
-        directory = os.path.dirname(self.path)
-        if directory:
-            os.makedirs(directory, mode=0o750, exist_ok=True)
+        self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self.path, flags, self._mode)
         try:
@@ -71,10 +70,13 @@ class RotatingFile:
     def _rotate(self) -> None:
         self.close()
         present = 0
-        while present < self._backup_count - 1 and os.path.exists(f"{self.path}.{present + 1}"):
+        while present < self._backup_count - 1 and self._rotated(present + 1).exists():
             present += 1
         for number in range(present, 0, -1):
-            os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
-        os.chmod(self.path, ROTATED_MODE)
-        os.replace(self.path, f"{self.path}.1")
+            self._rotated(number).replace(self._rotated(number + 1))
+        self.path.chmod(ROTATED_MODE)
+        self.path.replace(self._rotated(1))
         self._open()
+
+    def _rotated(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
 
 from mindspore_serving.client.messages import build_request, read_reply
-from mindspore_serving.parameter_checks import check_str
+from mindspore_serving.parameter_checks import check_int, check_str
 from protocol import ms_service_pb2 as ms_service
 from protocol.limits import CLIENT_MESSAGE_BYTES_MAX
 
@@ -75,16 +76,13 @@ class Client:
         check_str("address", address)
         check_str("servable_name", servable_name)
         check_str("method_name", method_name)
-        # A bool passes for an int here: scripts rely on it.
-        if not isinstance(version_number, int):
-            actual = type(version_number)
-            raise RuntimeError(f"Parameter 'version_number' should be int, but actually {actual}")
-        if version_number < 0:
-            raise RuntimeError("Parameter 'version_number' should be >= 0")
+        # A bool passes for an int here, unlike elsewhere: scripts rely on it.
+        version = int(version_number) if isinstance(version_number, bool) else version_number
+        check_int("version_number", version, 0)
         self.address = address
         self.servable_name = servable_name
         self.method_name = method_name
-        self.version_number = version_number
+        self.version_number = version
         self._channel = _open_channel(address, ssl_config)
         self._predict = self._channel.unary_unary(
             _PREDICT,
@@ -142,10 +140,7 @@ def _open_channel(address: str, ssl_config: SSLConfig | None) -> grpc.Channel:
 
 
 def _read(path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    with open(path, "rb") as file:
-        return file.read()
+    return None if path is None else Path(path).read_bytes()
 
 
 def _report(error: grpc.RpcError) -> dict[str, str]:

@@ -52,7 +52,7 @@ def build_request(
     request = ms_service.PredictRequest()
     request.servable_spec.name = servable_name
     request.servable_spec.method_name = method_name
-    request.servable_spec.version_number = int(version_number)
+    request.servable_spec.version_number = version_number
     for instance in instances if isinstance(instances, list | tuple) else (instances,):
         if not isinstance(instance, dict):
             raise RuntimeError("instance should be a map")

@@ -121,9 +121,9 @@ def test_a_failed_call_of_infer_async_raises_from_result() -> None:
 
 def test_instances_that_cannot_be_sent_raise_and_nothing_is_sent() -> None:
     with ScriptedServer(_double) as server, Client(server.address, "add", "m") as client:
-        with pytest.raises(RuntimeError, match="^Not support value type <class 'list'>$"):
+        with pytest.raises(RuntimeError, match=r"^Not support value type <class 'list'>$"):
             client.infer({"x": [1]})
-        with pytest.raises(RuntimeError, match="^instance should be a map$"):
+        with pytest.raises(RuntimeError, match=r"^instance should be a map$"):
             client.infer_async([[1]])
         assert server.requests == []
 
@@ -176,8 +176,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
     subprocess.run(
-        [*command.split(), "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-        + ["-keyout", str(key), "-out", str(certificate)],
+        [
+            *command.split(),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
         check=True,
         capture_output=True,
     )

@@ -1,4 +1,4 @@
-"""The logger as a program uses it: levels, destinations, rotation and what happens without a disk."""
+"""The logger as a program uses it: levels, destinations, rotation, and life without a disk."""
 
 import io
 import json
@@ -175,7 +175,7 @@ def test_a_closed_stderr_is_no_error_of_the_caller() -> None:
 
 def test_rotated_files_are_read_only_and_only_so_many_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
-    file = RotatingFile(str(path), bytes_max=8, backup_count=2, mode=0o600)
+    file = RotatingFile(path, bytes_max=8, backup_count=2, mode=0o600)
     for number in range(5):
         file.write(b"line %d\n" % number)
     file.close()
@@ -186,7 +186,7 @@ def test_rotated_files_are_read_only_and_only_so_many_are_kept(tmp_path: Path) -
 
 
 def test_a_line_larger_than_the_limit_gets_a_file_of_its_own(tmp_path: Path) -> None:
-    file = RotatingFile(str(tmp_path / "x.log"), bytes_max=4, backup_count=9, mode=0o600)
+    file = RotatingFile(tmp_path / "x.log", bytes_max=4, backup_count=9, mode=0o600)
     file.write(b"longer than four\n")
     file.write(b"b\n")
     file.close()
@@ -196,7 +196,7 @@ def test_a_line_larger_than_the_limit_gets_a_file_of_its_own(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("bytes_max", "backup_count"), [(0, 3), (4, 0)])
 def test_a_zero_limit_means_no_rotation(tmp_path: Path, bytes_max: int, backup_count: int) -> None:
-    file = RotatingFile(str(tmp_path / "x.log"), bytes_max, backup_count, mode=0o600)
+    file = RotatingFile(tmp_path / "x.log", bytes_max, backup_count, mode=0o600)
     for _ in range(3):
         file.write(b"12345\n")
     file.close()
