@@ -19,7 +19,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from protocol import limits, status
+from protocol import limits, serving_texts, status
 from protocol.errors import RemoteProtocolError, RequestError
 from protocol.values import (
     DTYPES,
@@ -177,9 +177,7 @@ def decode_request(frames: Sequence[Buffer], method: MethodSignature) -> list[In
         raise RequestError("malformed", str(error)) from None
     if not instances:
         raise RequestError(
-            "invalid_inputs",
-            f"Instances count of request cannot be 0, servable: {method.servable}, "
-            f"method: {method.name}",
+            "invalid_inputs", serving_texts.no_instances(method.servable, method.name)
         )
     return [_decode_instance(items, frames, method) for items in instances]
 
@@ -192,14 +190,13 @@ def _decode_instance(
         if name not in items:
             raise RequestError(
                 "invalid_inputs",
-                f"Cannot find input {name} in instance input , servable {method.servable}, "
-                f"method {method.name}",
+                serving_texts.input_not_found(name, method.servable, method.name),
             )
         try:
             values.append(decode_value(items[name], frames))
         except RemoteProtocolError as error:
             raise RequestError(
-                "invalid_inputs", f"Instances input {name} check failed, detail: {error}"
+                "invalid_inputs", serving_texts.input_check_failed(name, str(error))
             ) from None
     return tuple(values)
 
@@ -208,7 +205,9 @@ def _decode_instance(
 
 
 def encode_reply(
-    spec: RequestSpec, method: MethodSignature, results: Sequence[Result]
+    spec: RequestSpec,  # noqa: ARG001  other dialects echo it
+    method: MethodSignature,
+    results: Sequence[Result],
 ) -> list[Buffer]:
     """Body frames of a reply, one entry per instance. Raises TypeError as `encode_value`."""
     frames: list[Buffer] = [b""]
@@ -251,7 +250,11 @@ def decode_reply(frames: Sequence[Buffer]) -> list[dict[str, Value] | Failure]:
     return results
 
 
-def encode_failure(spec: RequestSpec | None, reason: str, message: str) -> list[Buffer]:
+def encode_failure(
+    spec: RequestSpec | None,  # noqa: ARG001  other dialects echo it
+    reason: str,
+    message: str,
+) -> list[Buffer]:
     """Body frames of a reply that fails as a whole; its head has `REASONS[reason].grpc`."""
     assert reason in status.REASONS, reason
     return [pack_meta({"reason": reason, "message": message})]
