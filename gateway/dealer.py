@@ -1,0 +1,124 @@
+"""The DEALER socket of a client session: opened, filled from the outbox, emptied into the session.
+
+Shared by every shell around `ClientSession`: the event loop of a gateway (`remote_bus`) and the
+thread of a direct client. Nothing here waits, and nothing decides.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from protocol import head as heads
+from protocol import limits
+from protocol.client_session import ClientSession
+
+#: Messages taken from the socket before the callers get their replies.
+RECEIVE_PER_WAKEUP_MAX = 256
+
+#: Pause before a lost broker is tried again, and the longest such pause.
+RECONNECT_MS = 20
+RECONNECT_MS_MAX = 500
+
+#: A broker that accepts and then stays mute is given up after this long (libzmq: 30 s).
+HANDSHAKE_MS = 5_000
+
+MONITORED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+
+
+class Dealer:
+    """One DEALER connected to a broker, and the monitor that tells when it is.
+
+    address: `ipc://path` or `tcp://host:port`. Not thread-safe.
+    Raises: ValueError naming the address if ZeroMQ cannot understand it.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        # Nothing is queued towards a broker that is not there: the session keeps it and fails it.
+        self.socket.set(zmq.IMMEDIATE, 1)
+        self.socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        self.socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+        self.socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        self.socket.set(zmq.MAXMSGSIZE, limits.BODY_BYTES_MAX)
+        # The session bounds what is outstanding; unread replies must never stop the broker.
+        self.socket.set(zmq.RCVHWM, 0)
+        interval_ms = limits.HEARTBEAT_INTERVAL_MS
+        self.socket.set(zmq.HEARTBEAT_IVL, interval_ms)
+        self.socket.set(zmq.HEARTBEAT_TIMEOUT, interval_ms * limits.HEARTBEAT_LIVENESS)
+        self.monitor = self.socket.get_monitor_socket(MONITORED)
+        self.monitor.linger = 0
+        try:
+            self.socket.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ValueError(f"address {address!r} of a broker: {error}") from None
+
+    def receive_into(self, session: ClientSession) -> bool:
+        """Hand over what has come. Returns whether there may be more: then call again soon."""
+        recv, get = self.socket.recv, self.socket.getsockopt
+        now_ns = time.monotonic_ns()
+        for _ in range(RECEIVE_PER_WAKEUP_MAX):
+            try:
+                head = recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return self._watch(session)
+            parts: list[Any] = [head]
+            if get(zmq.RCVMORE):
+                if len(head) >= heads.FIXED_BYTES and _is_large(head):
+                    rest = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                    parts.extend(frame.buffer for frame in rest)
+                else:
+                    parts.extend(self.socket.recv_multipart(zmq.NOBLOCK))
+            session.receive(parts, now_ns)
+        return True
+
+    def _watch(self, session: ClientSession) -> bool:
+        # Only after the socket is empty: replies that came before the connection broke count.
+        while _events(self.monitor) & zmq.POLLIN:
+            event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                session.connected()
+            elif event == zmq.EVENT_DISCONNECTED:
+                session.broker_lost()
+        return False
+
+    def send_from(self, session: ClientSession) -> bool:
+        """Send what is ready. Returns whether everything went out; if not, the pipe is full."""
+        outbox = session.outbox
+        sent = 0
+        send = self.socket.send_multipart
+        try:
+            for message in outbox:
+                send(message, zmq.NOBLOCK, copy=not _is_large(message[0]))
+                sent += 1
+        except zmq.Again:
+            pass
+        del outbox[:sent]
+        return not outbox
+
+    def can_send(self) -> bool:
+        """Whether the pipe takes messages again."""
+        return bool(_events(self.socket) & zmq.POLLOUT)
+
+    def can_receive(self) -> bool:
+        """Whether a message or an event of the monitor is there to be taken."""
+        return bool((_events(self.socket) | _events(self.monitor)) & zmq.POLLIN)
+
+    def close(self) -> None:
+        """Close both sockets; what was not sent is dropped."""
+        self.socket.disable_monitor()
+        self.monitor.close(linger=0)
+        self.socket.close(linger=0)
+
+
+def _events(socket: zmq.Socket[bytes]) -> int:
+    return int(socket.getsockopt(zmq.EVENTS))
+
+
+def _is_large(head: bytes | memoryview) -> bool:
+    return bool(head[heads.FLAGS_OFFSET + 1] & heads.FLAG_BODY_LARGE)
