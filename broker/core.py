@@ -1,9 +1,8 @@
 """The broker's core: a pure machine that queues requests and load-balances them over workers.
 
 Doors: `receive_from_client`, `receive_from_worker`, `client_lost`, `worker_lost`, `handle_timer`;
-`next_timer_ns` tells when to call again; `to_clients` and `to_workers` are the outboxes, which the
-shell takes with `take_outboxes`. No sockets, no clock, no logging: monotonic time comes in as
-`now_ns`.
+`next_timer_ns` tells when to call again; the shell sends what `outbox.take` hands over. No sockets,
+no clock, no logging: monotonic time comes in as `now_ns`.
 
 Rules
   - Every accepted request gets exactly one final reply, or none if its client cancelled or left.
@@ -26,6 +25,7 @@ from typing import Any
 from broker import service as states
 from broker.deadlines import Deadlines
 from broker.invariants import check
+from broker.outbox import Outbox
 from broker.registration import Registration
 from broker.service import Frame, Request, Service, Worker
 from broker.stats import Counters, describe
@@ -55,21 +55,17 @@ class Core:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        #: messages for clients: (client, frames)
-        self.to_clients: list[tuple[Hashable, list[Frame]]] = []
-        #: messages for workers by routing id; what is ready in one wake-up is one message
-        self.to_workers: dict[bytes, list[Frame]] = {}
+        self.outbox = Outbox()
         self.counters = Counters()
         self.registration = Registration(self)
         self._clients: dict[Hashable, dict[int, Request]] = {}
-        self._coalesced: dict[Hashable, list[Frame]] = {}
         self._deadlines = Deadlines()
         self._requests = 0
         self._request_bytes = 0
         self._ticket = 0
         self._draining = False
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
-        self._others: dict[int, Callable[[Hashable, bytes, list[Frame]], None]] = {
+        self._others: dict[int, Callable[[Hashable, bytes], None]] = {
             heads.CANCEL: self._receive_cancel,
             heads.HEARTBEAT: self._receive_probe,
             heads.STATS: self._receive_stats,
@@ -95,7 +91,7 @@ class Core:
             if head[:4] == heads.REQUEST_PREFIX:
                 self._receive_request(client, head, parts[at + 1 : end], now_ns)
             else:
-                self._receive_other(client, head, parts[at + 1 : end])
+                self._receive_other(client, head)
             at = end
 
     def _receive_request(
@@ -154,7 +150,7 @@ class Core:
             return False
         return True
 
-    def _receive_other(self, client: Hashable, head: bytes, frames: list[Frame]) -> None:
+    def _receive_other(self, client: Hashable, head: bytes) -> None:
         """A parcel that is no request: rare, so it may cost more."""
         if head[2] != heads.VERSION:
             message = f"protocol version {head[2]} is not {heads.VERSION}"
@@ -163,21 +159,21 @@ class Core:
         if receive is None:
             message = f"command {head[3]} is not one that a client sends"
             return self._refuse(client, head, "malformed", message)
-        return receive(client, head, frames)
+        return receive(client, head)
 
-    def _receive_cancel(self, client: Hashable, head: bytes, frames: list[Frame]) -> None:
+    def _receive_cancel(self, client: Hashable, head: bytes) -> None:
         (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
         request = self._clients.get(client, {}).get(request_id)
         if request is not None:
             self.counters.cancelled += 1
             self._finish(request)
 
-    def _receive_probe(self, client: Hashable, head: bytes, frames: list[Frame]) -> None:
-        self.to_clients.append((client, [head[:22] + b"\0" + head[23:]]))
+    def _receive_probe(self, client: Hashable, head: bytes) -> None:
+        self.outbox.to_clients.append((client, [head[:22] + b"\0" + head[23:]]))
 
-    def _receive_stats(self, client: Hashable, head: bytes, frames: list[Frame]) -> None:
+    def _receive_stats(self, client: Hashable, head: bytes) -> None:
         body = native.pack_meta(describe(self))
-        self.to_clients.append((client, [head[:22] + b"\1" + head[23:], body]))
+        self.outbox.to_clients.append((client, [head[:22] + b"\1" + head[23:], body]))
 
     def client_lost(self, client: Hashable) -> None:
         """The client is gone: its waiting requests are taken out, its running ones dropped."""
@@ -227,7 +223,8 @@ class Core:
                 self.counters.answered += 1
             else:
                 self.counters.failed += 1
-            self._reply(request, heads.restamp(head, request.request_id, 0), frames)
+            answer = heads.restamp(head, request.request_id, 0)
+            self.outbox.reply(request.client, request.head, answer, frames)
             self._finish(request)
         self.serve_backlog(worker.service, now_ns)
 
@@ -239,7 +236,7 @@ class Core:
         except RemoteProtocolError as error:
             self.counters.malformed += 1
             self.note("malformed", routing_id, str(error))
-            self.send_control(routing_id, control.Disconnect(str(error)))
+            self.outbox.control(routing_id, control.Disconnect(str(error)))
 
     def worker_lost(self, worker: Worker, now_ns: int, reason: str) -> None:
         """The worker is gone: its tickets are dispatched again, or fail with `worker_lost`."""
@@ -287,51 +284,21 @@ class Core:
         head = heads.restamp(request.head, ticket, budget_ms if budget_ms > 0 else 1)
         if request.attempt > 1:
             head = heads.with_flag(head, heads.FLAG_REDELIVERED)
-        message = self.to_workers.get(worker.routing_id)
-        if message is None:
-            self.to_workers[worker.routing_id] = [head, *request.frames]
-        else:
-            message.append(head)
-            message.extend(request.frames)
+        self.outbox.dispatch(worker.routing_id, head, request.frames)
 
     # ------------------------------------------------------------ endings
-
-    def _reply(self, request: Request, head: bytes, frames: list[Frame]) -> None:
-        if not request.head[heads.FLAGS_OFFSET + 1] & heads.FLAG_COALESCE:
-            self.to_clients.append((request.client, [head, *frames]))
-            return
-        message = self._coalesced.get(request.client)
-        if message is None:
-            message = self._coalesced[request.client] = []
-            self.to_clients.append((request.client, message))
-        message.append(head)
-        message.extend(frames)
-
-    def take_outboxes(self) -> tuple[list[tuple[Hashable, list[Frame]]], dict[bytes, list[Frame]]]:
-        """Hand over what is to be sent, to clients and to workers, and begin empty again."""
-        outboxes = self.to_clients, self.to_workers
-        self.to_clients, self.to_workers, self._coalesced = [], {}, {}
-        return outboxes
 
     def _fail(self, request: Request, reason: str, message: str) -> None:
         self.counters.failed += 1
         self.counters.reasons[reason] += 1
-        self._reply(request, *self._failure(request.head, reason, message))
+        self.outbox.fail(request.client, request.head, reason, message)
         self._finish(request)
 
     def _refuse(self, client: Hashable, head: bytes, reason: str, message: str) -> None:
         """Answer a request that was not accepted."""
         self.counters.refused += 1
         self.counters.reasons[reason] += 1
-        head, frames = self._failure(head, reason, message)
-        self.to_clients.append((client, [head, *frames]))
-
-    def _failure(self, head: bytes, reason: str, message: str) -> tuple[bytes, list[Frame]]:
-        frames = native.encode_failure(None, reason, message)
-        (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
-        code = status.REASONS[reason].grpc
-        reply = heads.Head(heads.REPLY, status=code, request_id=request_id, body_frames=1)
-        return heads.pack(reply), list(frames)
+        self.outbox.fail(client, head, reason, message)
 
     def _finish(self, request: Request) -> None:
         """Take a request out of every table but the in-flight one of its worker."""
@@ -371,10 +338,6 @@ class Core:
         """Answer every waiting request of a service with a failure."""
         while (request := service.next_waiting()) is not None:
             self._fail(request, reason, message)
-
-    def send_control(self, routing_id: bytes, message: control.Control) -> None:
-        """Put a control parcel into a worker's next message."""
-        self.to_workers.setdefault(routing_id, []).extend(control.pack(message))
 
     def note(self, *event: Any) -> None:
         """Remember a transition for `story`."""

@@ -50,7 +50,7 @@ class Registration:
             self._lost(control.unpack_lost(frames), now_ns)
         elif worker is None:
             reason = f"{heads.COMMANDS[head.command]} from a worker that is not registered"
-            self._core.send_control(routing_id, control.Disconnect(reason))
+            self._core.outbox.control(routing_id, control.Disconnect(reason))
         elif head.command == heads.DRAIN:
             self._drain(worker)
         elif head.command == heads.DISCONNECT:
@@ -60,7 +60,7 @@ class Registration:
             worker.progress = control.unpack_heartbeat(frames)
         else:
             reason = f"{heads.COMMANDS[head.command]} is not expected of a worker"
-            self._core.send_control(routing_id, control.Disconnect(reason))
+            self._core.outbox.control(routing_id, control.Disconnect(reason))
             self._core.worker_lost(worker, now_ns, reason)
 
     def _ready(self, routing_id: bytes, ready: control.Ready, now_ns: int) -> None:
@@ -68,11 +68,11 @@ class Registration:
         if known is not None:
             if known.generation > ready.generation:
                 reason = f"generation {known.generation} of {ready.worker_id} is registered"
-                self._core.send_control(routing_id, control.Disconnect(reason))
+                self._core.outbox.control(routing_id, control.Disconnect(reason))
                 return
             if known.generation < ready.generation:
                 reason = f"generation {ready.generation} of {ready.worker_id} replaces this one"
-                self._core.send_control(known.routing_id, control.Disconnect(reason))
+                self._core.outbox.control(known.routing_id, control.Disconnect(reason))
             self._core.worker_lost(known, now_ns, f"generation {ready.generation} registered")
         service = self._require_service(ready.service.encode())
         worker = Worker(
@@ -89,7 +89,7 @@ class Registration:
             self._beat_ns = now_ns + self._interval_ns()
         settings = self._core.settings
         welcome = control.Welcome(settings.heartbeat_interval_ms, settings.heartbeat_liveness)
-        self._core.send_control(routing_id, welcome)
+        self._core.outbox.control(routing_id, welcome)
         self._core.note("ready", now_ns, worker.worker_id, worker.generation, ready.service)
         self._core.serve_backlog(service, now_ns)
 
@@ -99,7 +99,7 @@ class Registration:
             worker.state = states.DRAINING
             self._refresh_alias(worker.service.servable)
             self._core.note("draining", worker.worker_id, worker.generation)
-        self._core.send_control(worker.routing_id, control.Drain())
+        self._core.outbox.control(worker.routing_id, control.Drain())
 
     def _lost(self, lost: control.Lost, now_ns: int) -> None:
         worker = self._by_id.get(lost.worker_id)
@@ -173,10 +173,10 @@ class Registration:
         for worker in list(self.workers.values()):
             if now_ns - worker.heard_ns >= silent_ns:
                 reason = f"silent for {silent_ns // NS_PER_MS} ms"
-                self._core.send_control(worker.routing_id, control.Disconnect(reason))
+                self._core.outbox.control(worker.routing_id, control.Disconnect(reason))
                 self._core.worker_lost(worker, now_ns, reason)
             else:
-                self._core.send_control(worker.routing_id, control.Heartbeat())
+                self._core.outbox.control(worker.routing_id, control.Heartbeat())
         self._beat_ns = now_ns + self._interval_ns() if self.workers else None
 
     def _give_up(self, service: Service) -> None:

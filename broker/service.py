@@ -205,7 +205,8 @@ class Service:
 
     def leave_backlog(self, request: Request) -> None:
         """A waiting request is done. It is swept once the dead outnumber the living."""
-        assert request.done and request.waiting, request.request_id
+        assert request.done, request.request_id
+        assert request.waiting, request.request_id
         request.waiting = False
         self.queued -= 1
         if len(self.backlog) > 2 * self.queued + 64:

@@ -134,8 +134,8 @@ class Switch:
 
     def flush(self) -> None:
         """Send what the core has ready; what cannot be delivered comes back as new input."""
-        while self.core.to_clients or self.core.to_workers:
-            to_clients, to_workers = self.core.take_outboxes()
+        while self.core.outbox:
+            to_clients, to_workers = self.core.outbox.take()
             for client, parts in to_clients:
                 if isinstance(client, bytes):
                     self._send_to_client(client, (client,), parts)
@@ -195,7 +195,7 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> str:
     except zmq.ZMQError as error:
         raise OSError(f"cannot bind {address}: {error}") from None
     if path is not None:
-        os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+        Path(path).chmod(stat.S_IRUSR | stat.S_IWUSR)
         return address
     bound = socket.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(bound, bytes)

@@ -60,13 +60,13 @@ def broker_with_worker(credit: int = 1, **settings: Any) -> Core:
     """A core with one registered worker `w1` of `add/1`, outboxes empty."""
     core = Core(Settings(**settings))
     core.receive_from_worker(b"w1", ready("slot1", credit=credit), 0)
-    core.take_outboxes()
+    core.outbox.take()
     return core
 
 
 def dispatched(core: Core) -> list[tuple[bytes, int, bytes]]:
     """Take the worker outbox: (routing id, ticket, body) of every request in it, in order."""
-    _, to_workers = core.take_outboxes()
+    _, to_workers = core.outbox.take()
     seen = []
     for routing_id, parts in to_workers.items():
         for head, frames in heads.split_parcels(parts):
@@ -77,7 +77,7 @@ def dispatched(core: Core) -> list[tuple[bytes, int, bytes]]:
 
 def controls(core: Core) -> list[tuple[bytes, str]]:
     """Take the worker outbox: (routing id, command) of every control parcel in it."""
-    _, to_workers = core.take_outboxes()
+    _, to_workers = core.outbox.take()
     return [
         (routing_id, heads.COMMANDS[head[3]])
         for routing_id, parts in to_workers.items()
@@ -88,7 +88,7 @@ def controls(core: Core) -> list[tuple[bytes, str]]:
 
 def answers(core: Core) -> list[tuple[Any, int, Any]]:
     """Take the client outbox: (client, request id, body or reason) of every reply, in order."""
-    to_clients, _ = core.take_outboxes()
+    to_clients, _ = core.outbox.take()
     seen = []
     for client, parts in to_clients:
         for frame, frames in heads.split_parcels(parts):

@@ -84,7 +84,8 @@ def test_it_carries_a_request_and_drains_on_sigterm_without_losing_it(broker: Br
     broker.process.send_signal(signal.SIGTERM)
     client.send_multipart(request(2))
     refused = heads.unpack(client.recv_multipart()[0])
-    assert refused.request_id == 2 and refused.status
+    assert refused.request_id == 2
+    assert refused.status
     worker.send_multipart(reply(heads.unpack(head).request_id))
     answered = heads.unpack(client.recv_multipart()[0])
     assert (answered.request_id, answered.status) == (1, 0)
@@ -111,5 +112,6 @@ def test_an_address_that_cannot_be_bound_is_one_clear_line(directory: str) -> No
     assert broker.process.wait(DEADLINE_MS / 1_000) == 1
     assert broker.process.stderr is not None
     message = broker.process.stderr.read()
-    assert message.startswith("mindbus broker: ipc path of") and message.count("\n") == 1
+    assert message.startswith("mindbus broker: ipc path of")
+    assert message.count("\n") == 1
     broker.close()

@@ -45,9 +45,9 @@ def test_the_head_towards_the_worker_carries_what_is_left_of_the_budget() -> Non
     core = broker_with_worker(credit=1)
     core.receive_from_client(b"c", request(1, budget_ms=100), 0)
     core.receive_from_client(b"c", request(2, budget_ms=100), 0)
-    core.take_outboxes()
+    core.outbox.take()
     core.receive_from_worker(b"w1", reply(1), 30 * MS)
-    (parts,) = core.take_outboxes()[1].values()
+    (parts,) = core.outbox.take()[1].values()
     assert heads.unpack(parts[0]).budget_ms == 70
 
 
@@ -78,7 +78,7 @@ def test_the_least_loaded_worker_is_next() -> None:
 def test_what_is_ready_for_one_worker_leaves_as_one_message() -> None:
     core = broker_with_worker(credit=3)
     core.receive_from_client(b"c", request(1) + request(2) + request(3), 0)
-    assert len(core.to_workers) == 1
+    assert len(core.outbox.to_workers) == 1
     assert len(dispatched(core)) == 3
 
 
@@ -88,13 +88,13 @@ def test_replies_share_a_message_only_for_clients_that_asked_for_it() -> None:
         core.receive_from_client(b"plain", request(number), 0)
         core.receive_from_client(b"dense", request(number, flags=heads.FLAG_COALESCE), 0)
     core.receive_from_worker(b"w1", reply(1) + reply(2) + reply(3) + reply(4), 0)
-    messages = [(client, len(parts)) for client, parts in core.to_clients]
+    messages = [(client, len(parts)) for client, parts in core.outbox.to_clients]
     assert messages == [(b"plain", 2), (b"dense", 4), (b"plain", 2)]
 
 
 def test_unknown_service_is_refused_by_name(core: Core) -> None:
     core.receive_from_client(b"c", request(1, service=b"sub/1"), 0)
-    ((_, parts),) = core.take_outboxes()[0]
+    ((_, parts),) = core.outbox.take()[0]
     assert decode_failure(parts[1:]).message == "service sub/1 is not available"
 
 
@@ -102,7 +102,7 @@ def test_at_requests_max_a_request_is_refused_with_the_limits_value() -> None:
     core = broker_with_worker(requests_max=2)
     for number in (1, 2, 3):
         core.receive_from_client(b"c", request(number), 0)
-    ((_, parts),) = core.take_outboxes()[0]
+    ((_, parts),) = core.outbox.take()[0]
     error = decode_failure(parts[1:])
     assert error.reason == "queue_full"
     assert error.message == "enqueued requests count exceeds the limit 2"
@@ -154,9 +154,9 @@ def test_a_lost_workers_requests_go_first_to_the_next_one_in_their_order() -> No
     core = broker_with_worker(credit=2)
     for number in (1, 2, 3):
         core.receive_from_client(b"c", request(number, body=b"%d" % number), 0)
-    core.take_outboxes()
+    core.outbox.take()
     core.receive_from_worker(b"w2", ready("slot2", credit=3), 0)
-    core.take_outboxes()
+    core.outbox.take()
     lost = control.pack(control.Lost("slot1", 1, "killed by signal 9"))
     core.receive_from_worker(b"supervisor", lost, 0)
     assert [(worker, body) for worker, _, body in dispatched(core)] == [
@@ -169,10 +169,10 @@ def test_a_lost_workers_requests_go_first_to_the_next_one_in_their_order() -> No
 def test_a_redelivered_request_says_so_in_its_flags() -> None:
     core = broker_with_worker()
     core.receive_from_client(b"c", request(1), 0)
-    core.take_outboxes()
+    core.outbox.take()
     core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 1, "gone")), 0)
     core.receive_from_worker(b"w2", ready("slot1", generation=2), 0)
-    parcels = heads.split_parcels(core.take_outboxes()[1][b"w2"])
+    parcels = heads.split_parcels(core.outbox.take()[1][b"w2"])
     flags = [heads.unpack(head).flags for head, _ in parcels if head[3] == heads.REQUEST]
     assert flags == [heads.FLAG_REDELIVERED]
 
@@ -181,12 +181,13 @@ def test_a_request_fails_when_its_second_worker_is_lost_too(core: Core) -> None:
     core.receive_from_client(b"c", request(1), 0)
     core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 1, "signal 9")), 0)
     core.receive_from_worker(b"w2", ready("slot1", generation=2), 0)
-    core.take_outboxes()
+    core.outbox.take()
     core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 2, "signal 11")), 0)
-    ((client, parts),) = core.take_outboxes()[0]
+    ((client, parts),) = core.outbox.take()[0]
     error = decode_failure(parts[1:])
     assert (client, error.reason) == (b"c", "worker_lost")
-    assert "attempts_max 2" in error.message and "signal 11" in error.message
+    assert "attempts_max 2" in error.message
+    assert "signal 11" in error.message
 
 
 def test_lost_of_an_older_incarnation_does_not_touch_the_newer_one() -> None:
@@ -208,12 +209,12 @@ def test_a_newer_generation_replaces_and_an_older_one_is_disconnected() -> None:
 
 def test_a_draining_worker_gets_nothing_more_and_still_answers(core: Core) -> None:
     core.receive_from_client(b"c", request(1), 0)
-    core.take_outboxes()
+    core.outbox.take()
     core.receive_from_worker(b"w1", control.pack(control.Drain()), 0)
     assert controls(core) == [(b"w1", "DRAIN")]
     core.receive_from_client(b"c", request(2), 0)
     core.receive_from_worker(b"w1", reply(1), 0)
-    to_clients, to_workers = core.take_outboxes()
+    to_clients, to_workers = core.outbox.take()
     assert [client for client, _ in to_clients] == [b"c"]
     assert to_workers == {}
     core.receive_from_worker(b"w1", control.pack(control.Disconnect("drained")), 0)
@@ -237,7 +238,7 @@ def test_requests_of_a_service_without_workers_wait_then_fail_after_the_grace() 
 def test_a_silent_worker_is_expired_and_a_heard_one_is_not() -> None:
     core = broker_with_worker(heartbeat_interval_ms=100, heartbeat_liveness=3)
     core.receive_from_worker(b"w2", ready("slot2"), 0)
-    core.take_outboxes()
+    core.outbox.take()
     for now_ms in (100, 200, 300):
         core.receive_from_worker(b"w2", control.pack(control.Heartbeat()), now_ms * MS)
         core.handle_timer(now_ms * MS)
@@ -254,12 +255,12 @@ def test_a_heartbeat_of_an_unknown_worker_is_answered_with_disconnect(core: Core
 def test_version_zero_is_the_highest_version_that_takes_work() -> None:
     core = broker_with_worker(credit=2)
     core.receive_from_worker(b"w2", ready("slot2", service="add/2", credit=2), 0)
-    core.take_outboxes()
+    core.outbox.take()
     core.receive_from_client(b"c", request(1, service=b"add/0"), 0)
     core.receive_from_client(b"c", request(2, service=b"add/1"), 0)
     assert [worker for worker, _, _ in dispatched(core)] == [b"w2", b"w1"]
     core.receive_from_worker(b"w2", control.pack(control.Drain()), 0)
-    core.take_outboxes()
+    core.outbox.take()
     core.receive_from_client(b"c", request(3, service=b"add/0"), 0)
     assert [worker for worker, _, _ in dispatched(core)] == [b"w1"]
     core.check_invariants()
@@ -304,9 +305,10 @@ def test_rubbish_is_counted_and_answered_where_an_id_can_be_read(core: Core) -> 
 def test_stats_tell_services_workers_and_totals(core: Core) -> None:
     core.receive_from_client(b"c", request(1) + request(2), 0)
     core.receive_from_client(b"cli", [heads.pack(heads.Head(heads.STATS, request_id=4))], 0)
-    ((client, parts),) = core.take_outboxes()[0]
+    ((client, parts),) = core.outbox.take()[0]
     stats = unpack_meta(parts[1])
-    assert client == b"cli" and heads.unpack(parts[0]).request_id == 4
+    assert client == b"cli"
+    assert heads.unpack(parts[0]).request_id == 4
     assert stats["services"][0]["service"] == "add/1"
     assert (stats["services"][0]["queued"], stats["requests"]) == (1, 2)
     assert (stats["workers"][0]["worker_id"], stats["workers"][0]["in_flight"]) == ("slot1", 1)
@@ -314,7 +316,7 @@ def test_stats_tell_services_workers_and_totals(core: Core) -> None:
 
 def test_a_probe_is_answered_to_its_sender(core: Core) -> None:
     core.receive_from_client(b"c", [heads.pack(heads.Head(heads.HEARTBEAT, request_id=3))], 0)
-    ((client, parts),) = core.take_outboxes()[0]
+    ((client, parts),) = core.outbox.take()[0]
     assert client == b"c"
     assert heads.unpack(parts[0])[:1] == (heads.HEARTBEAT,)
 

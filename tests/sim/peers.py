@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 MS = 1_000_000
 
+#: A payload with this kills whichever worker computes it.
+POISON = ".poison"
+
 
 class SimClient:
     """Sends requests with random services and budgets, cancels some, sometimes vanishes."""
@@ -63,7 +66,8 @@ class SimClient:
         parts: list[bytes] = []
         for _ in range(count):
             self._next_id += 1
-            payload = f"{self._name}.{self._next_id}".encode()
+            poison = POISON if random.random() < 0.01 else ""
+            payload = f"{self._name}.{self._next_id}{poison}".encode()
             budget_ms = random.choice((0, 5, 30, 200, 5_000))
             head = heads.Head(
                 heads.REQUEST,
@@ -155,6 +159,10 @@ class SimWorker:
             self._session.drain(self._world.now_ns)
             self._pump()
 
+    def _die(self, life: int) -> None:
+        if life == self._generation and self._session is not None:
+            self._crash()
+
     def _crash(self) -> None:
         world, generation = self._world, self._generation
         self._disconnect()
@@ -223,6 +231,9 @@ class SimWorker:
             for _, arrival in self._batch:
                 self._world.executions[bytes(arrival.frames[0])] += 1
             life_now = self._generation
+            if any(POISON.encode() in arrival.frames[0] for _, arrival in self._batch):
+                self._world.after_ms(0.1, 5, lambda doomed=self._generation: self._die(doomed))  # type: ignore[misc]
+                return
             longest_ms = 400 if self._world.random.random() < 0.1 else 40
             self._world.after_ms(0.2, longest_ms, lambda: self._complete(life_now))
 

@@ -134,8 +134,8 @@ class World:
 
     def _turn(self) -> None:
         self.core.handle_timer(self.now_ns)
-        while self.core.to_clients or self.core.to_workers:
-            to_clients, to_workers = self.core.take_outboxes()
+        while self.core.outbox:
+            to_clients, to_workers = self.core.outbox.take()
             self._check_dispatch(to_workers)
             for client, parts in to_clients:
                 self._deliver_to_client(client, parts)

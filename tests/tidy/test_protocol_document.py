@@ -1,0 +1,89 @@
+"""docs/PROTOCOL.md says what the code does: every table is compared with it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from docs.generate_tables import generated
+from protocol import control
+from protocol import head as heads
+from protocol.values import DTYPES
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = (ROOT / "docs" / "PROTOCOL.md").read_text()
+
+
+def table_behind(text: str) -> list[list[str]]:
+    """The cells of the first table behind a text, without its heading rows."""
+    lines = DOCUMENT[DOCUMENT.index(text) :].splitlines()
+    first = next(at for at, line in enumerate(lines) if line.startswith("|---")) + 1
+    rows = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_the_head_table_gives_the_struct_of_the_code() -> None:
+    rows = table_behind("## 2. The head")
+    fixed = [row for row in rows if row[0].isdigit() and row[1].isdigit()]
+    letters = {"1": "B", "2": "H", "4": "I", "8": "Q", "16": "16s"}
+    code = "!"
+    for offset, size, field, _ in fixed:
+        assert int(offset) == sum_of_sizes(fixed, field), field
+        code += "2s" if field == "magic" else "8s" if field == "span id" else letters[size]
+    assert code == heads.FIXED.format
+    assert f'struct.Struct("{heads.FIXED.format}")' in DOCUMENT
+    assert sum(int(row[1]) for row in fixed) == heads.FIXED_BYTES
+
+
+def sum_of_sizes(rows: list[list[str]], field: str) -> int:
+    """Where a field must begin: behind all that come before it."""
+    total = 0
+    for _, size, name, _ in rows:
+        if name == field:
+            return total
+        total += int(size)
+    raise AssertionError(field)
+
+
+def test_the_offsets_that_the_broker_slices_are_those_of_the_table() -> None:
+    offsets = {row[2]: int(row[0]) for row in table_behind("## 2. The head") if row[0].isdigit()}
+    assert offsets["flags"] == heads.FLAGS_OFFSET
+    assert offsets["dialect"] == heads.DIALECT_OFFSET
+    assert offsets["status"] == heads.STATUS_OFFSET
+    assert offsets["request id"] == heads.REQUEST_ID_OFFSET
+    assert offsets["budget_ms"] == heads.BUDGET_OFFSET
+    assert offsets["body frames"] == heads.BODY_FRAMES_OFFSET
+    assert offsets["service size"] == heads.SERVICE_SIZE_OFFSET
+
+
+def test_commands_flags_and_dialects_are_those_of_the_code() -> None:
+    commands = {int(number): name for number, name, *_ in table_behind("Commands:")}
+    flags = {int(number): name for number, name, *_ in table_behind("Flags:")}
+    dialects = {int(number): name for number, name, *_ in table_behind("Dialects:")}
+    assert commands == heads.COMMANDS
+    assert flags == heads.FLAGS
+    assert dialects == heads.DIALECTS
+
+
+def test_the_keys_of_control_messages_are_those_of_the_code() -> None:
+    keys = {
+        command: set(re.findall(r"`(\w+)` (?:str|int|list|map)", text))
+        for command, text in table_behind("## 3. Control messages")
+    }
+    assert keys["READY"] == {*control.Ready._fields, *control.Device._fields}
+    for kind in (control.Welcome, control.Heartbeat, control.Drain, control.Disconnect):
+        assert keys[kind.__name__.upper()] == set(kind._fields)
+    assert keys["LOST"] == set(control.Lost._fields)
+
+
+def test_the_dtypes_are_those_of_the_code() -> None:
+    (listed,) = re.findall(r"`dtype` is one of `([^`]*)`", DOCUMENT)
+    assert listed.split() == list(DTYPES)
+
+
+def test_the_tables_of_reasons_and_limits_are_generated_from_the_code() -> None:
+    assert generated(DOCUMENT) == DOCUMENT, "run: python docs/generate_tables.py"
