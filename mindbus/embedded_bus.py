@@ -24,6 +24,8 @@ from protocol.native import Buffer
 #: Never sleep longer than this on a timer: it bounds what a clock anomaly can cost.
 TIMER_S_MAX = 60.0
 
+GOING_DOWN = RequestError("draining", "the server is going down")
+
 
 class EmbeddedBus:
     """A `gateway.bus.Bus` around a switch in this process. Belongs to the loop that made it."""
@@ -37,6 +39,7 @@ class EmbeddedBus:
         self._turn_planned = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
+        self._is_closed = False
         self._sockets = (switch.producers, switch.workers)
         for socket in self._sockets:
             self._loop.add_reader(socket.fileno(), self._plan_turn)
@@ -49,6 +52,8 @@ class EmbeddedBus:
         request. The budget in the head bounds the wait (0: the broker's default).
         """
         request_id = next(self._request_ids)
+        if self._is_closed:
+            return failure_reply(request_id, GOING_DOWN)
         future: asyncio.Future[tuple[bytes, list[Buffer]]] = self._loop.create_future()
         self._waiting[request_id] = future
         stamped = head[:8] + heads.REQUEST_ID.pack(request_id) + head[16:]
@@ -60,8 +65,9 @@ class EmbeddedBus:
             return await future
         except asyncio.CancelledError:
             cancel = heads.pack(heads.Head(heads.CANCEL, request_id=request_id))
-            self._core.receive_from_client(self, [cancel], time.monotonic_ns())
-            self._plan_turn()
+            if not self._is_closed:
+                self._core.receive_from_client(self, [cancel], time.monotonic_ns())
+                self._plan_turn()
             raise
         finally:
             self._waiting.pop(request_id, None)
@@ -86,8 +92,11 @@ class EmbeddedBus:
 
     def _turn(self) -> None:
         self._turn_planned = False
+        if self._is_closed:
+            return
         more = self._switch.turn()
-        if more or any(socket.get(zmq.EVENTS) & zmq.POLLIN for socket in self._sockets):
+        events = [int(socket.get(zmq.EVENTS)) for socket in self._sockets]
+        if more or any(event & zmq.POLLIN for event in events):
             self._plan_turn()
         self._arm()
 
@@ -118,15 +127,17 @@ class EmbeddedBus:
         self._core.set_requests_max(requests_max)
 
     async def close(self) -> None:
-        """Leave the loop and close the sockets; whoever still waits is told so."""
+        """Leave the loop and close the sockets; whoever still waits is told so. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         for socket in self._sockets:
             self._loop.remove_reader(socket.fileno())
         if self._timer is not None:
             self._timer.cancel()
-        gone = RequestError("draining", "the server is going down")
         for request_id, future in self._waiting.items():
             if not future.done():
-                future.set_result(failure_reply(request_id, gone))
+                future.set_result(failure_reply(request_id, GOING_DOWN))
         self._switch.close()
 
 
