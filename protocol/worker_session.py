@@ -154,9 +154,10 @@ class WorkerSession:
             self.outbox.append([*control.pack(control.Drain())])
         elif self.state == CONNECTING:
             self._move(DRAIN_ASKED, "", now_ns)
-            self.outbox.clear()
-            if self._is_offered:
+            if self._is_offered and not self.outbox:  # READY has left, so somebody knows us
                 self._say_goodbye("drained before WELCOME")
+            else:
+                self.outbox.clear()
 
     def handle_timer(self, now_ns: int) -> None:
         """Beat, notice a silent broker, offer again. Early calls are harmless."""

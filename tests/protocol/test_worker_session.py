@@ -267,6 +267,12 @@ def test_a_worker_that_is_not_welcome_yet_leaves_at_once(session):
     assert (session.state, session.epoch) == (ws.CLOSED, 1)
 
 
+def test_a_worker_whose_offer_has_not_left_leaves_without_a_word(session):
+    session.connect(0)
+    session.drain(1)
+    assert (session.state, session.outbox) == (ws.CLOSED, [])
+
+
 def test_the_story_tells_each_transition_with_its_reason(welcomed):
     welcomed.receive(disconnect("server stops"), 5)
     assert welcomed.story() == "0 WELCOMED -> READY \n5 BROKER_LOST -> CONNECTING server stops"
