@@ -1,0 +1,230 @@
+"""The desk: every ticket is answered once, in its own dialect, whatever is wrong with it."""
+
+import numpy as np
+import pytest
+
+from protocol import head, limits, native, status
+from protocol.values import Failure, MethodSignature
+from protocol.worker_session import Arrival
+from workers.request_desk import BUG_TEXT, RequestDesk
+
+METHOD = MethodSignature("add", "double", ("x",), ("y",))
+MS = 1_000_000
+
+
+class ShoutingDialect:
+    """Native, but failures are shouted: shows which dialect wrote a reply."""
+
+    decode_request = staticmethod(native.decode_request)
+    encode_reply = staticmethod(native.encode_reply)
+
+    @staticmethod
+    def encode_failure(spec, reason, message):
+        return [f"{spec} {reason}: {message}".upper().encode()]
+
+
+@pytest.fixture
+def desk():
+    return RequestDesk(
+        "add/1", {"double": METHOD}, lambda _: 4, {head.DIALECT_NATIVE: native, 1: ShoutingDialect}
+    )
+
+
+def arrival(ticket, *values, method=b"double", received_ns=0, frames=None, **fields):
+    body = frames or native.encode_request([{"x": value} for value in values])
+    made = head.Head(
+        head.REQUEST,
+        request_id=ticket,
+        method=method,
+        body_frames=len(body),
+        **{"service": b"add/0", "budget_ms": 100} | fields,
+    )
+    return Arrival(head.pack(made), body, received_ns)
+
+
+def replies_of(desk):
+    parcels = {}
+    for frame, frames in head.split_parcels(desk.replies):
+        parcels[head.unpack(frame).request_id] = (head.unpack(frame), frames)
+    assert list(parcels) == desk.tickets
+    desk.tickets, desk.replies = [], []
+    return parcels
+
+
+def compute(desk, now_ns=0):
+    while (batch := desk.take_batch(now_ns)) is not None:
+        desk.complete(batch, [(instance[0] * 2,) for instance in batch.instances])
+        desk.write_replies()
+    desk.write_replies()
+
+
+def doubles(frames):
+    return [int(result["y"]) for result in native.decode_reply(frames)]
+
+
+def test_requests_are_answered_with_their_own_results_and_trace(desk):
+    desk.receive(arrival(1, 10, 11, trace_id=b"t" * 16))
+    desk.receive(arrival(2, 20))
+    assert not desk.is_idle
+    compute(desk)
+    replies = replies_of(desk)
+    assert {ticket: doubles(frames) for ticket, (_, frames) in replies.items()} == {
+        1: [20, 22],
+        2: [40],
+    }
+    assert replies[1][0] == head.Head(
+        head.REPLY, request_id=1, instance_count=2, body_frames=1, trace_id=b"t" * 16
+    )
+    assert desk.is_idle
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "reason", "text"),
+    [
+        (
+            arrival(1, 1, method=b"halve", service=b"add/3"),
+            status.NOT_FOUND,
+            "unknown_method",
+            "Request servable(add) method(halve)  version(3) , method is not available",
+        ),
+        (
+            arrival(1, 1, dialect=99),
+            status.UNIMPLEMENTED,
+            "unsupported",
+            "dialect 99 is not spoken",
+        ),
+        (
+            arrival(1, 1, service=b"add"),
+            status.INVALID_ARGUMENT,
+            "malformed",
+            "head of the request: service key b'add' is not servable/version",
+        ),
+        (
+            arrival(1, 1, method=b"\xff"),
+            status.INVALID_ARGUMENT,
+            "malformed",
+            "head of the request: method name b'\\xff' is not UTF-8",
+        ),
+        (
+            arrival(1, frames=[b"\x90"]),
+            status.INVALID_ARGUMENT,
+            "malformed",
+            "meta frame is a list, not a map",
+        ),
+    ],
+)
+def test_what_cannot_be_computed_is_answered_at_once(desk, made, code, reason, text):
+    desk.receive(made)
+    ((reply, frames),) = replies_of(desk).values()
+    assert (reply.status, reply.dialect) == (code, head.DIALECT_NATIVE)
+    failure = native.decode_failure(frames)
+    assert (failure.reason, failure.message) == (reason, text)
+    assert desk.is_idle
+
+
+def test_a_failure_speaks_the_dialect_of_its_request(desk):
+    desk.receive(arrival(1, 1, method=b"halve", dialect=1))
+    ((reply, frames),) = replies_of(desk).values()
+    assert (reply.status, reply.dialect) == (status.NOT_FOUND, 1)
+    assert frames[0].endswith(
+        b"UNKNOWN_METHOD: REQUEST SERVABLE(ADD) METHOD(HALVE) , METHOD IS NOT AVAILABLE"
+    )
+
+
+def test_the_budget_counts_from_the_moment_of_arrival(desk):
+    desk.receive(arrival(1, 1, received_ns=5 * MS, budget_ms=10))
+    desk.receive(arrival(2, 2, received_ns=6 * MS, budget_ms=10))
+    compute(desk, now_ns=15 * MS)
+    replies = replies_of(desk)
+    assert replies[1][0].status == status.DEADLINE_EXCEEDED
+    assert native.decode_failure(replies[1][1]).message == (
+        "the budget ran out, waiting in the worker (add/1, method double)"
+    )
+    assert doubles(replies[2][1]) == [4]
+
+
+def test_a_request_that_names_no_budget_gets_the_default(desk):
+    desk.receive(arrival(1, 1, budget_ms=0))
+    compute(desk, now_ns=limits.BUDGET_MS_DEFAULT * MS - 1)
+    assert doubles(replies_of(desk)[1][1]) == [2]
+
+
+def test_a_failed_instance_is_a_result_like_others(desk):
+    desk.receive(arrival(1, 1, 2))
+    batch = desk.take_batch(0)
+    desk.complete(batch, [(np.asarray(2),), Failure(3, "stage failed")])
+    desk.write_replies()
+    ((reply, frames),) = replies_of(desk).values()
+    good, bad = native.decode_reply(frames)
+    assert (reply.status, int(good["y"]), bad) == (0, 2, Failure(3, "stage failed"))
+
+
+def test_a_result_that_cannot_be_sent_fails_its_request_with_the_cause(desk):
+    desk.receive(arrival(1, 1))
+    desk.complete(desk.take_batch(0), [(np.asarray(1j),)])
+    desk.write_replies()
+    ((reply, frames),) = replies_of(desk).values()
+    assert reply.status == status.INTERNAL
+    assert "dtype complex128 is not one of bool" in native.decode_failure(frames).message
+
+
+class HugeDialect:
+    """Native requests; a reply is the limit and one byte more, in frames that share their bytes."""
+
+    decode_request = staticmethod(native.decode_request)
+    encode_failure = staticmethod(native.encode_failure)
+    frame = bytes(limits.BODY_BYTES_MAX // limits.BODY_FRAMES_MAX * 2)
+
+    @classmethod
+    def encode_reply(cls, spec, method, results):
+        whole, rest = divmod(limits.BODY_BYTES_MAX + 1, len(cls.frame))
+        return [cls.frame] * whole + [bytes(rest)]
+
+
+def test_a_reply_over_the_limit_is_refused_with_both_sizes():
+    desk = RequestDesk("add/1", {"double": METHOD}, lambda _: 4, {0: HugeDialect})
+    desk.receive(arrival(1, 1))
+    compute(desk)
+    ((reply, frames),) = replies_of(desk).values()
+    assert reply.status == status.RESOURCE_EXHAUSTED
+    assert native.decode_failure(frames).message == (
+        f"reply of {limits.BODY_BYTES_MAX + 1} B exceeds body_bytes_max {limits.BODY_BYTES_MAX} "
+        "(add/1, method double)"
+    )
+
+
+def test_a_large_reply_says_so_in_its_head(desk):
+    desk.receive(arrival(1, 1))
+    large = np.zeros(limits.TENSOR_INLINE_BYTES_MAX, np.uint8)
+    desk.complete(desk.take_batch(0), [(large,)])
+    desk.write_replies()
+    assert replies_of(desk)[1][0].flags == head.FLAG_BODY_LARGE
+
+
+def test_a_batch_in_hand_fails_with_a_text_that_leaks_nothing(desk):
+    desk.receive(arrival(1, 1))
+    desk.receive(arrival(2, 2, 3))
+    desk.take_batch(0)
+    assert desk.fail_in_hand()
+    desk.write_replies()
+    bug = Failure(status.MS_SYSTEM_ERROR, BUG_TEXT)
+    replies = replies_of(desk)
+    assert native.decode_reply(replies[1][1]) == [bug]
+    assert native.decode_reply(replies[2][1]) == [bug, bug]
+
+
+def test_between_requests_nothing_is_in_hand(desk):
+    desk.receive(arrival(1, 1))
+    desk.receive(arrival(2, 1, method=b"halve"))
+    assert not desk.fail_in_hand()
+    compute(desk)
+    assert not desk.fail_in_hand()
+    assert desk.tickets == [2, 1]
+
+
+def test_a_cleared_desk_owes_nothing(desk):
+    desk.receive(arrival(1, 1))
+    desk.receive(arrival(2, 1, method=b"halve"))
+    desk.clear()
+    compute(desk)
+    assert (desk.tickets, desk.replies, desk.is_idle) == ([], [], True)

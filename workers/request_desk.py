@@ -1,0 +1,220 @@
+"""The desk: takes requests in, has them computed batch by batch, and writes the replies.
+
+    receive ─► decode ─► batcher ─► take_batch ──(executor)──► complete ─► encode ─► replies
+
+Rule 1: each ticket is answered exactly once; what cannot be decoded, has no such method or has no
+budget left is answered without being computed.
+Rule 2: a bug while one request is decoded or encoded, or while one batch is computed, costs only
+what is in hand: the shell catches it, logs it, and calls `fail_in_hand`.
+No I/O, no clock, no logging.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from protocol import head, limits, serving_texts, status
+from protocol.dialects import Dialect
+from protocol.errors import RemoteProtocolError, RequestError
+from protocol.native import Buffer
+from protocol.values import Failure, MethodSignature, RequestSpec, Result
+from protocol.worker_session import Arrival
+from workers.batcher import Batch, Batcher, PendingRequest
+
+NS_PER_MS = 1_000_000
+
+#: What a client learns of a bug in the worker; everything else is in the worker's log.
+BUG_TEXT = "internal error of the worker, details are in its log"
+
+
+class Addressee(NamedTuple):
+    """Where a reply goes, in which dialect, and what it echoes."""
+
+    ticket: int
+    dialect: int
+    trace_id: bytes
+    spec: RequestSpec | None
+
+
+class RequestDesk:
+    """Everything that happens to a request on the main thread, except computing it.
+
+    service: `servable/version`, for texts. methods: signatures by name.
+    instances_max_of: how many instances of a method one batch may hold.
+    dialects: modules by the number in the head; number 0 must be there.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        methods: Mapping[str, MethodSignature],
+        instances_max_of: Callable[[str], int],
+        dialects: Mapping[int, Dialect],
+    ) -> None:
+        #: Tickets that are answered, and their REPLY parcels; the shell sends and clears both.
+        self.tickets: list[int] = []
+        self.replies: list[Buffer] = []
+        self._service = service
+        self._methods = methods
+        self._dialects = dialects
+        self._batcher = Batcher(instances_max_of)
+        #: Requests with all results, still to be encoded.
+        self._finished: deque[PendingRequest] = deque()
+        #: What a bug would cost right now.
+        self._in_hand: Addressee | Batch | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits for a batch: the shell may sleep until something arrives."""
+        return not len(self._batcher)
+
+    def clear(self) -> None:
+        """The connection is gone and with it whoever waited."""
+        self._batcher.clear()
+        self._finished.clear()
+        self.tickets.clear()
+        self.replies.clear()
+
+    # ------------------------------------------------------------ in
+
+    def receive(self, arrival: Arrival) -> None:
+        """Take a request in; what is wrong with it is answered at once."""
+        ticket = head.REQUEST_ID.unpack_from(arrival.head, head.REQUEST_ID_OFFSET)[0]
+        self._in_hand = to = Addressee(ticket, head.DIALECT_NATIVE, head.NO_TRACE, None)
+        try:
+            fields = head.unpack(arrival.head)
+            servable, version = head.split_service_key(fields.service)
+            spec = RequestSpec(servable, _method_name(fields.method), version)
+            dialect = self._dialects.get(fields.dialect)
+            if dialect is None:
+                raise RequestError("unsupported", f"dialect {fields.dialect} is not spoken")
+            self._in_hand = to = Addressee(ticket, fields.dialect, fields.trace_id, spec)
+            self._batcher.add(self._decode(to, spec, dialect, fields, arrival))
+        except RequestError as error:
+            self._fail(to, error.reason, error.message)
+        except RemoteProtocolError as error:
+            self._fail(to, "malformed", f"head of the request: {error}")
+        self._in_hand = None
+
+    def _decode(
+        self,
+        to: Addressee,
+        spec: RequestSpec,
+        dialect: Dialect,
+        fields: head.Head,
+        arrival: Arrival,
+    ) -> PendingRequest:
+        method = self._methods.get(spec.method)
+        if method is None:
+            raise RequestError("unknown_method", serving_texts.method_not_available(spec))
+        budget_ms = fields.budget_ms or limits.BUDGET_MS_DEFAULT
+        return PendingRequest(
+            to.ticket,
+            to.dialect,
+            spec,
+            method,
+            dialect.decode_request(arrival.frames, method),
+            arrival.received_ns + budget_ms * NS_PER_MS,
+            bool(fields.flags & head.FLAG_REDELIVERED),
+            to.trace_id,
+        )
+
+    # ------------------------------------------------------------ through
+
+    def take_batch(self, now_ns: int) -> Batch | None:
+        """The next batch to compute, or None. REQUIRES: the one before is completed."""
+        self._in_hand = batch = self._batcher.take_batch(now_ns)
+        return batch
+
+    def complete(self, batch: Batch, results: Sequence[Result]) -> None:
+        """Give a batch its results; `write_replies` does the rest."""
+        self._finished.extend(self._batcher.complete(batch, results))
+        self._in_hand = None
+
+    # ------------------------------------------------------------ out
+
+    def write_replies(self) -> None:
+        """Write the replies of all requests that have their results, or no budget any more."""
+        expired = self._batcher.expired
+        while expired:
+            request = expired.pop()
+            self._in_hand = to = _addressee(request)
+            self._fail(
+                to,
+                "deadline_exceeded",
+                f"the budget ran out, waiting in the worker ({self._service}, "
+                f"method {request.method.name})",
+            )
+        while self._finished:
+            request = self._finished.popleft()
+            self._in_hand = to = _addressee(request)
+            self._encode(to, request)
+        self._in_hand = None
+
+    def _encode(self, to: Addressee, request: PendingRequest) -> None:
+        results = [result for result in request.results if result is not None]
+        assert len(results) == len(request.instances), request.spec
+        try:
+            body = self._dialects[to.dialect].encode_reply(request.spec, request.method, results)
+        except TypeError as error:
+            self._fail(to, "failed", serving_texts.reply_failed(str(error)))
+            return
+        size = _bytes_of(body)
+        if size > limits.BODY_BYTES_MAX:
+            self._fail(
+                to,
+                "body_too_large",
+                f"reply of {size} B exceeds body_bytes_max {limits.BODY_BYTES_MAX} "
+                f"({self._service}, method {request.method.name})",
+            )
+            return
+        self._append(to, status.OK, len(results), body, size)
+
+    def fail_in_hand(self) -> bool:
+        """Answer what was in hand when a bug showed. Returns False if nothing was."""
+        in_hand, self._in_hand = self._in_hand, None
+        if isinstance(in_hand, Batch):
+            failure = Failure(status.MS_SYSTEM_ERROR, BUG_TEXT)
+            self._finished.extend(self._batcher.fail(in_hand, failure))
+        elif in_hand is not None:
+            # In the native dialect: the request's own may be what is broken.
+            self._fail(in_hand._replace(dialect=head.DIALECT_NATIVE), "system_error", BUG_TEXT)
+        return in_hand is not None
+
+    def _fail(self, to: Addressee, reason: str, message: str) -> None:
+        body = self._dialects[to.dialect].encode_failure(to.spec, reason, message)
+        self._append(to, status.REASONS[reason].grpc, 0, body, _bytes_of(body))
+
+    def _append(
+        self, to: Addressee, code: int, instance_count: int, body: list[Buffer], size: int
+    ) -> None:
+        reply = head.Head(
+            head.REPLY,
+            flags=head.FLAG_BODY_LARGE if size >= limits.TENSOR_INLINE_BYTES_MAX else 0,
+            dialect=to.dialect,
+            status=code,
+            request_id=to.ticket,
+            instance_count=instance_count,
+            body_frames=len(body),
+            trace_id=to.trace_id,
+        )
+        self.tickets.append(to.ticket)
+        self.replies.append(head.pack(reply))
+        self.replies.extend(body)
+
+
+def _method_name(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise RemoteProtocolError(f"method name {name!r} is not UTF-8") from None
+
+
+def _addressee(request: PendingRequest) -> Addressee:
+    return Addressee(request.ticket, request.dialect, request.trace_id, request.spec)
+
+
+def _bytes_of(frames: Sequence[Buffer]) -> int:
+    return sum(memoryview(frame).nbytes for frame in frames)
