@@ -1,0 +1,258 @@
+"""A ROUTER that plays the broker, a worker process under test, and the servable that it serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import zmq
+
+from protocol import control, head, native
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 30
+
+SERVABLE_CONFIG = """
+import numpy as np
+from workers.registry import add_stage, declare_model, register_method
+
+model = declare_model("add.json", "mindir")
+executions = 0
+
+
+def count(x):
+    global executions
+    executions += 1
+    return np.int32(executions)
+
+
+def wait_for_gate(path):
+    with open(path) as gate:
+        return gate.read()
+
+
+def lengths(instances):
+    return [np.int32(len(instances)) for _ in instances]
+
+
+def give(size):
+    return np.zeros(int(size), np.uint8)
+
+
+@register_method(output_names=["y"])
+def add(x1, x2):
+    return add_stage(model, x1, x2, outputs_count=1)
+
+
+@register_method(output_names=["executions"])
+def counted(x):
+    return add_stage(count, x, outputs_count=1)
+
+
+@register_method(output_names=["text"])
+def gated(path):
+    return add_stage(wait_for_gate, path, outputs_count=1)
+
+
+@register_method(output_names=["length"])
+def batch_length(x):
+    return add_stage(lengths, x, outputs_count=1, batch_size=8)
+
+
+@register_method(output_names=["zeros"])
+def zeros(size):
+    return add_stage(give, size, outputs_count=1)
+"""
+
+MODEL = {
+    "inputs": [
+        {"name": "x1", "dtype": "float32", "shape": [4, 2, 2]},
+        {"name": "x2", "dtype": "float32", "shape": [4, 2, 2]},
+    ],
+    "outputs": [{"name": "y", "dtype": "float32", "shape": [4, 2, 2]}],
+    "op": "add",
+}
+
+
+class DeadlineError(Exception):
+    """Something that must happen did not."""
+
+
+class Place:
+    """A short temporary directory with a servable `add`, version 1, and room for sockets."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(dir="/tmp", prefix="mb"))
+        version = self.path / "add" / "1"
+        version.mkdir(parents=True)
+        self.config = self.path / "add" / "servable_config.py"
+        self.config.write_text(SERVABLE_CONFIG)
+        self.model = version / "add.json"
+        self.model.write_text(json.dumps(MODEL))
+        self.address = f"ipc://{self.path}/workers.ipc"
+
+    def gate(self) -> str:
+        """Path of a FIFO; method `gated` waits until `open_gate` writes to it."""
+        path = str(self.path / "gate")
+        os.mkfifo(path)
+        return path
+
+    def document(self, **changes: object) -> dict[str, object]:
+        document = {
+            "servable_directory": str(self.path),
+            "servable_name": "add",
+            "version": 1,
+            "device_target": "CPU",
+            "device_id": 0,
+            "backend": "numpy",
+            "workers_address": self.address,
+            "worker_id": "add/1/device0",
+            "generation": 1,
+            "dec_key": None,
+            "dec_mode": "AES-GCM",
+            "parent_pid": os.getpid(),
+            "batch_sizes": None,
+        }
+        return document | changes
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path)
+
+
+class FakeBroker:
+    """The broker's end of the worker leg, one worker at a time."""
+
+    def __init__(self, address: str, interval_ms: int = 100, liveness: int = 50) -> None:
+        self.welcome = control.Welcome(interval_ms, liveness)
+        self._address = address
+        self._context = zmq.Context()
+        self._parcels: list[tuple[head.Head, list[bytes]]] = []
+        self.worker = b""
+        self._bind()
+
+    def _bind(self) -> None:
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self._socket.set(zmq.ROUTER_MANDATORY, 1)
+        self._socket.bind(self._address)
+
+    def restart(self) -> None:
+        """Close the socket and bind a new one, as a broker that was killed and started again."""
+        self._socket.close()
+        self._parcels.clear()
+        deadline_ns = time.monotonic_ns() + DEADLINE_S * 10**9
+        while True:
+            try:
+                self._bind()
+                return
+            except zmq.ZMQError as error:  # libzmq closes in the background
+                if error.errno != zmq.EADDRINUSE or time.monotonic_ns() > deadline_ns:
+                    raise
+                self._socket.close()
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    def receive(self, *commands: int) -> tuple[head.Head, list[bytes]]:
+        """The next parcel with one of the commands; parcels of other commands are dropped."""
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            while self._parcels:
+                parcel = self._parcels.pop(0)
+                if parcel[0].command in commands:
+                    return parcel
+            left_ms = int((end - time.monotonic()) * 1000)
+            if left_ms <= 0 or not self._socket.poll(left_ms):
+                names = [head.COMMANDS[command] for command in commands]
+                raise DeadlineError(f"none of {names} came in {DEADLINE_S} s")
+            self.worker, *parts = self._socket.recv_multipart()
+            self._parcels = [(head.unpack(h), frames) for h, frames in head.split_parcels(parts)]
+
+    def send(self, *parts: bytes) -> None:
+        self._socket.send_multipart([self.worker, *parts])
+
+    def admit(self) -> control.Ready:
+        """Wait for READY and answer WELCOME."""
+        _, frames = self.receive(head.READY)
+        self.send(*control.pack(self.welcome))
+        return control.unpack_ready(frames)
+
+    def reply(self) -> tuple[head.Head, list[bytes]]:
+        return self.receive(head.REPLY)
+
+    def replies(self, count: int) -> dict[int, tuple[head.Head, list[bytes]]]:
+        """The next replies, by ticket; each ticket exactly once."""
+        replies = {}
+        for _ in range(count):
+            fields, frames = self.reply()
+            assert fields.request_id not in replies
+            replies[fields.request_id] = (fields, frames)
+        return replies
+
+
+def request(ticket: int, method: str, *instances: dict[str, object], **fields: object):
+    """A parcel: a native request for the servable `add`, asked for as its latest version."""
+    return parcel(ticket, method, native.encode_request(instances), **fields)
+
+
+def parcel(ticket: int, method: str, frames: list[bytes], **fields: object) -> list[bytes]:
+    fixed = {"budget_ms": 60_000, "service": b"add/0", "body_frames": len(frames)} | fields
+    made = head.Head(head.REQUEST, request_id=ticket, method=method.encode(), **fixed)
+    return [head.pack(made), *frames]
+
+
+class WorkerProcess:
+    """A real `python -m workers`, its reports and its output."""
+
+    def __init__(self, document: dict[str, object]) -> None:
+        read_end, write_end = os.pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "workers"],
+            bufsize=0,  # lines that are read ahead would be hidden from `select`
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[write_end],
+            env=os.environ | {"MINDBUS_REPORT_FD": str(write_end), "PYTHONPATH": str(ROOT)},
+        )
+        os.close(write_end)
+        self._reports = os.fdopen(read_end, "rb", buffering=0)
+        self.process.stdin.write(json.dumps(document).encode())
+        self.process.stdin.close()
+        self.process.stdin = None
+
+    def report(self) -> dict[str, object]:
+        """The next report."""
+        ready, _, _ = select.select([self._reports], [], [], DEADLINE_S)
+        if not ready:
+            raise DeadlineError(f"no report in {DEADLINE_S} s")
+        return json.loads(self._reports.readline())
+
+    def output_line(self) -> str:
+        """The next line of standard output."""
+        ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE_S)
+        if not ready:
+            raise DeadlineError(f"no output in {DEADLINE_S} s")
+        return self.process.stdout.readline().decode()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def exit(self) -> tuple[int, str, str]:
+        """Exit code, rest of stdout, stderr, of a process that ends by itself."""
+        out, err = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, out.decode(), err.decode()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate(timeout=DEADLINE_S)
+        self._reports.close()
