@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from protocol import limits, serving_texts, status
 from protocol.errors import RemoteProtocolError, RequestError
+from protocol.tensor import fail_illegal_text, printable
 from protocol.values import (
     DTYPES,
     BytesValue,
@@ -137,7 +138,11 @@ def _decode_tensor(item: list[Any], frames: Sequence[Buffer]) -> npt.NDArray[Any
         raise RemoteProtocolError(
             f"tensor {name}{shape} needs {bytes_expected} B, its content has {len(content)} B"
         )
-    return np.frombuffer(content, dtype).reshape(shape)
+    try:
+        return np.frombuffer(content, dtype).reshape(shape)
+    except ValueError:
+        # No elements, but the other dimensions overflow what numpy can address.
+        raise RemoteProtocolError(f"shape {shape!r} is larger than an array can be") from None
 
 
 # ---------------------------------------------------------------- requests
@@ -209,14 +214,24 @@ def encode_reply(
     method: MethodSignature,
     results: Sequence[Result],
 ) -> list[Buffer]:
-    """Body frames of a reply, one entry per instance. Raises TypeError as `encode_value`."""
+    """Body frames of a reply, one entry per instance. Raises TypeError as `encode_value`.
+
+    An instance with a text that has no UTF-8 form (a lone surrogate) is answered as failed.
+    """
+    try:
+        return _encode_results(method, results)
+    except UnicodeEncodeError:
+        return _encode_results(method, fail_illegal_text(method, results))
+
+
+def _encode_results(method: MethodSignature, results: Sequence[Result]) -> list[Buffer]:
     frames: list[Buffer] = [b""]
     instances: list[dict[str, Any] | None] = []
     errors: list[list[Any] | None] = []
     for result in results:
         if isinstance(result, Failure):
             instances.append(None)
-            errors.append([result.code, result.message])
+            errors.append([result.code, printable(result.message)])
         else:
             named = zip(method.outputs, result, strict=True)
             instances.append({name: encode_value(value, frames) for name, value in named})
@@ -244,9 +259,9 @@ def decode_reply(frames: Sequence[Buffer]) -> list[dict[str, Value] | Failure]:
             continue
         try:
             code, message = errors[index]  # type: ignore[index]
-        except (TypeError, IndexError, ValueError):
+            results.append(Failure(int(code), str(message)))
+        except (TypeError, IndexError, KeyError, ValueError):
             raise RemoteProtocolError(f"instance {index} has neither values nor an error") from None
-        results.append(Failure(int(code), str(message)))
     return results
 
 
@@ -257,7 +272,7 @@ def encode_failure(
 ) -> list[Buffer]:
     """Body frames of a reply that fails as a whole; its head has `REASONS[reason].grpc`."""
     assert reason in status.REASONS, reason
-    return [pack_meta({"reason": reason, "message": message})]
+    return [pack_meta({"reason": reason, "message": printable(message)})]
 
 
 def decode_failure(frames: Sequence[Buffer]) -> RequestError:
