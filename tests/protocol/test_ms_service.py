@@ -1,4 +1,4 @@
-"""The gRPC dialect: what clients send, what they are answered, and every text on the way."""
+"""Requests of the gRPC dialect: scan, values, and every text about a wrong one."""
 
 from __future__ import annotations
 
@@ -11,44 +11,12 @@ import pytest
 from protocol import ms_service, ms_service_pb2
 from protocol.errors import RequestError
 from protocol.tensor import TensorError, array_of
-from protocol.values import (
-    DTYPES,
-    BytesValue,
-    Failure,
-    MethodSignature,
-    RequestSpec,
-    StringValue,
-)
+from protocol.values import DTYPES, BytesValue, MethodSignature, RequestSpec, StringValue
+from tests.protocol.ms_service_helpers import of_array, request, tensor
 
 SPEC = RequestSpec("add", "m", 0)
 METHOD = MethodSignature("add", "m", ("x",), ("y",))
 INT32 = 6
-
-
-def request(*instances: dict[str, Any], field: str = "instances") -> Any:
-    """A PredictRequest; an input is a Tensor, or keyword arguments of one with `dims`."""
-    message = ms_service_pb2.PredictRequest()
-    message.servable_spec.name = "add"
-    message.servable_spec.method_name = "m"
-    for items in instances:
-        instance = getattr(message, field).add()
-        for name, tensor in items.items():
-            instance.items[name].CopyFrom(tensor)
-    return message
-
-
-def tensor(dtype: int, dims: tuple[int, ...] = (), **content: Any) -> Any:
-    """A Tensor message."""
-    message = ms_service_pb2.Tensor(dtype=dtype, **content)
-    if dims:
-        message.shape.dims.extend(dims)
-    return message
-
-
-def of_array(array: np.ndarray[Any, Any]) -> Any:
-    """A Tensor message that holds an array."""
-    number = ms_service.NUMBER_OF_DTYPE[array.dtype]
-    return tensor(number, array.shape, data=array.tobytes())
 
 
 def decode(message: Any, method: MethodSignature = METHOD) -> list[Any]:
@@ -60,11 +28,6 @@ def refusal(message: Any, method: MethodSignature = METHOD) -> str:
         decode(message, method)
     assert caught.value.reason == "invalid_inputs"
     return caught.value.message
-
-
-def reply(frames: list[Any]) -> Any:
-    assert len(frames) == 1
-    return ms_service_pb2.PredictReply.FromString(bytes(frames[0]))
 
 
 # ---------------------------------------------------------------- scan
@@ -286,132 +249,3 @@ def test_shared_memory_of_a_client_is_refused() -> None:
 def test_a_tensor_is_not_allocated_from_its_claimed_shape() -> None:
     with pytest.raises(TensorError):
         array_of(b"", DTYPES["float64"], (1 << 40,))
-
-
-# ---------------------------------------------------------------- replies
-
-
-@pytest.mark.parametrize("name", DTYPES)
-@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0,), (3, 0), (64, 130)])
-def test_every_dtype_and_shape_is_answered(name: str, shape: tuple[int, ...]) -> None:
-    array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(name)
-    message = reply(ms_service.encode_reply(SPEC, METHOD, [(array,), (array,)]))
-    assert len(message.instances) == 2
-    assert list(message.error_msg) == []
-    for instance in message.instances:
-        assert dict(instance.items) == {"y": of_array(array)}
-
-
-def test_what_protobuf_writes_and_what_we_write_is_the_same_message() -> None:
-    method = MethodSignature("add", "m", (), ("one", "größe", "text"))
-    big = np.arange(10_000, dtype=np.float16)
-    results = [(np.float32(2), big, StringValue("é" * 300)), Failure(3, "boom"), (big, big, big)]
-    spec = RequestSpec("add", "m", 2**64 - 1)
-    expected = ms_service_pb2.PredictReply()
-    expected.servable_spec.name = "add"
-    expected.servable_spec.method_name = "m"
-    expected.servable_spec.version_number = 2**64 - 1
-    items = expected.instances.add().items
-    items["one"].CopyFrom(of_array(np.asarray(np.float32(2))))
-    items["größe"].CopyFrom(of_array(big))
-    items["text"].CopyFrom(tensor(13, bytes_val=[("é" * 300).encode()]))
-    expected.instances.add()
-    items = expected.instances.add().items
-    for name in method.outputs:
-        items[name].CopyFrom(of_array(big))
-    expected.error_msg.add()
-    expected.error_msg.add(error_code=3, error_msg=b"boom")
-    expected.error_msg.add()
-    assert reply(ms_service.encode_reply(spec, method, results)) == expected
-
-
-def test_text_and_bytes_outputs_have_no_dims_unless_passed_through() -> None:
-    method = MethodSignature("add", "m", (), ("a", "b", "c"))
-    instance = (StringValue("é"), BytesValue(memoryview(b"\xff")), StringValue("", (1,)))
-    message = reply(ms_service.encode_reply(SPEC, method, [instance]))
-    assert dict(message.instances[0].items) == {
-        "a": tensor(13, bytes_val=["é".encode()]),
-        "b": tensor(14, bytes_val=[b"\xff"]),
-        "c": tensor(13, (1,), bytes_val=[b""]),
-    }
-
-
-def test_arrays_of_any_order_are_answered_in_c_order() -> None:
-    array = np.arange(6, dtype=np.int32).reshape(2, 3)
-    for odd in (array.T, array[:, ::2], array.astype(">i4"), array.T.astype(">i4")):
-        message = reply(ms_service.encode_reply(SPEC, METHOD, [(odd,)]))
-        expected = np.ascontiguousarray(odd).astype(np.int32)
-        assert message.instances[0].items["y"] == of_array(expected)
-
-
-def test_a_dtype_that_the_wire_does_not_know_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="complex128"):
-        ms_service.encode_reply(SPEC, METHOD, [(np.zeros(1, complex),)])
-
-
-def test_the_spec_is_echoed_with_the_version_that_was_asked_for() -> None:
-    spec = RequestSpec("add", "m", 3)
-    for frames in (
-        ms_service.encode_reply(spec, METHOD, [(np.int32(1),)]),
-        ms_service.encode_reply(spec, METHOD, [Failure(1, "no")]),
-        ms_service.encode_failure(spec, "failed", "no"),
-    ):
-        echoed = reply(frames).servable_spec
-        assert (echoed.name, echoed.method_name, echoed.version_number) == spec
-
-
-def errors(message: Any) -> list[tuple[int, str]]:
-    return [(error.error_code, error.error_msg.decode()) for error in message.error_msg]
-
-
-def test_mixed_results_have_one_error_entry_per_instance() -> None:
-    results = [(np.int32(1),), Failure(3, "böse"), (np.int32(2),)]
-    message = reply(ms_service.encode_reply(SPEC, METHOD, results))
-    assert errors(message) == [(0, ""), (3, "böse"), (0, "")]
-    assert [len(instance.items) for instance in message.instances] == [1, 0, 1]
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_identical_failures_collapse_to_one(count: int) -> None:
-    message = reply(ms_service.encode_reply(SPEC, METHOD, [Failure(3, "boom")] * count))
-    assert (errors(message), len(message.instances)) == ([(3, "boom")], 0)
-
-
-def test_different_failures_stay_apart() -> None:
-    for other in (Failure(3, "b"), Failure(1, "a")):
-        message = reply(ms_service.encode_reply(SPEC, METHOD, [Failure(3, "a"), other]))
-        assert errors(message) == [(3, "a"), (other.code, other.message)]
-        assert len(message.instances) == 2
-
-
-def test_a_whole_failure_carries_the_code_of_its_reason() -> None:
-    codes = {"unknown_service": 2, "no_worker": 5, "queue_full": 1, "system_error": 3}
-    for reason, code in codes.items():
-        message = reply(ms_service.encode_failure(SPEC, reason, "text"))
-        assert (errors(message), len(message.instances)) == ([(code, "text")], 0)
-
-
-def test_a_failure_without_text_says_predict_failed() -> None:
-    assert errors(reply(ms_service.encode_failure(None, "failed", ""))) == [(1, "Predict failed")]
-
-
-def test_a_failure_of_an_unreadable_request_has_no_spec() -> None:
-    assert not reply(ms_service.encode_failure(None, "malformed", "x")).HasField("servable_spec")
-
-
-def test_long_error_texts_are_not_cut() -> None:
-    text = "ü" * 1000
-    assert errors(reply(ms_service.encode_failure(SPEC, "failed", text))) == [(1, text)]
-
-
-def test_output_text_without_utf8_form_fails_its_instance_only() -> None:
-    bad, good = (StringValue("\udc80"),), (StringValue("ok"),)
-    text = "Failed to construct the response: reply string y is not valid UTF-8"
-    message = reply(ms_service.encode_reply(SPEC, METHOD, [bad, good]))
-    assert errors(message) == [(1, text), (0, "")]
-    message = reply(ms_service.encode_reply(SPEC, METHOD, [bad, bad]))
-    assert (errors(message), len(message.instances)) == ([(1, text)], 0)
-
-
-def test_an_error_text_without_utf8_form_is_escaped() -> None:
-    assert errors(reply(ms_service.encode_failure(SPEC, "failed", "a\udc80"))) == [(1, "a\\udc80")]
