@@ -1,0 +1,199 @@
+"""The RESTful door: HTTP/1.1 by uvicorn and httptools, inside of the loop that runs anyway.
+
+The door reads a request's whole body, keeps it only up to the limit, and hands verb, target and
+body to a handler; the handler's answer goes out as `application/json`, with status 200 whatever the
+application says. Malformed HTTP is answered by the connection itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any, Protocol
+
+import uvicorn
+
+from gateway.addresses import AddressError, TcpAddress, parse_rest_address
+from gateway.doors import DoorError
+from gateway.http_connection import HttpConnection, Patience
+from gateway.tls import TlsError, TlsSettings, rest_context
+from protocol import limits
+
+#: Connections that wait to be accepted.
+BACKLOG = 2048
+
+DEFAULT_PATIENCE = Patience()
+
+JSON = (b"content-type", b"application/json")
+
+
+class HttpHandler(Protocol):
+    """What the door asks of a handler; `RestfulHandler` is one."""
+
+    #: the largest body that the handler wants to see
+    body_bytes_max: int
+
+    def handle(self, verb: str, target: bytes, body: bytes | None) -> Awaitable[tuple[int, bytes]]:
+        """Answer one request with an HTTP status and a body; body is None if it was too large."""
+
+
+class RestDoor:
+    """An open HTTP port. Make it with `open`, on the loop that serves it."""
+
+    def __init__(self, server: uvicorn.Server, address: str) -> None:
+        self._server = server
+        self._clock = asyncio.create_task(self._keep_date())
+        #: where it listens, with the real port
+        self.address = address
+
+    @classmethod
+    async def open(
+        cls,
+        handler: HttpHandler,
+        address: str,
+        max_msg_mb_size: int = limits.MESSAGE_MB_DEFAULT,
+        tls: TlsSettings | None = None,
+        patience: Patience = DEFAULT_PATIENCE,
+    ) -> RestDoor:
+        """Listen at `ip:port` or `host:port`; port 0 stands for any free one.
+
+        max_msg_mb_size: MiB (1 to 512) that a body may have; the handler's limit must be the same.
+        Raises: DoorError with MindSpore Serving's texts.
+        """
+        assert handler.body_bytes_max == max_msg_mb_size * limits.MIB, max_msg_mb_size
+        try:
+            where = parse_rest_address(address, zero_allowed=True)
+            context = rest_context(tls) if tls else None
+        except (AddressError, TlsError) as error:
+            raise DoorError(str(error)) from None
+        listener = await _listen(where, address)
+        server = uvicorn.Server(_settings(_Application(handler), context, patience))
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup(sockets=[listener])
+        port = listener.getsockname()[1]
+        return cls(server, str(where._replace(port=port)))
+
+    async def _keep_date(self) -> None:
+        # uvicorn's main loop does the same, besides waiting for signals that are not its own here.
+        while True:
+            await self._server.on_tick(0)
+            await asyncio.sleep(1)
+
+    async def close(self, grace_s: float) -> None:
+        """Take no new connections, let running requests finish for `grace_s` seconds, then drop."""
+        state: Any = self._server.server_state
+        for listener in self._server.servers:
+            listener.close()
+        for connection in list(state.connections):
+            connection.shutdown()  # at once if it is idle, else after its reply
+        await _wait_lost(state.connections, grace_s)
+        for connection in list(state.connections):
+            connection.abandon()
+        await _wait_lost(state.connections, None)
+        if state.tasks:
+            await asyncio.wait(list(state.tasks))
+        self._clock.cancel()
+
+
+async def _wait_lost(connections: Any, timeout_s: float | None) -> None:
+    lost = [connection.lost for connection in connections]
+    if lost:
+        await asyncio.wait(lost, timeout=timeout_s)
+
+
+class _Application:
+    """The ASGI application: reads the body, asks the handler, sends the answer."""
+
+    def __init__(self, handler: HttpHandler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        connection: HttpConnection = scope["mindbus"]
+        connection.handler_task = asyncio.current_task()
+        try:
+            body = await self._read_body(receive)
+            answer = await self._handler.handle(scope["method"], scope["raw_path"], body)
+        except (asyncio.CancelledError, _Gone):
+            if connection.is_abandoned:
+                return
+            raise
+        finally:
+            connection.handler_task = None
+        status, content = answer
+        size = (b"content-length", str(len(content)).encode())
+        await send({"type": "http.response.start", "status": status, "headers": [JSON, size]})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _read_body(self, receive: Any) -> bytes | None:
+        message = await receive()
+        if message["type"] == "http.request" and not message["more_body"]:
+            body: bytes = message["body"]
+            return body if len(body) <= self._handler.body_bytes_max else None
+        return await self._read_long_body(message, receive)
+
+    async def _read_long_body(self, message: Any, receive: Any) -> bytes | None:
+        # A body over the limit is read to its end, so that the client gets to read the answer, but
+        # nothing of it is kept.
+        chunks: list[bytes] = []
+        size = 0
+        while message["type"] == "http.request":
+            size += len(message["body"])
+            if size <= self._handler.body_bytes_max:
+                chunks.append(message["body"])
+            else:
+                chunks.clear()
+            if not message["more_body"]:
+                return b"".join(chunks) if size <= self._handler.body_bytes_max else None
+            message = await receive()
+        raise _Gone
+
+
+class _Gone(Exception):
+    """The client went away before its request was complete."""
+
+
+def _settings(
+    application: _Application, context: ssl.SSLContext | None, patience: Patience
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        http=partial(HttpConnection, patience=patience),  # type: ignore[arg-type]
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        log_level="error",
+        backlog=BACKLOG,
+        timeout_keep_alive=patience.idle_s,  # type: ignore[arg-type]
+        ssl_context_factory=None if context is None else lambda config, default: context,
+    )
+
+
+async def _listen(where: TcpAddress, address: str) -> socket.socket:
+    """A listening socket. The port is not shared, and may be taken again right after a restart."""
+    listener = None
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, name = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(name)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except (OSError, UnicodeError):
+        if listener is not None:
+            listener.close()
+        raise DoorError(
+            f"Serving Error: RESTful server start failed, bind to the socket address {address} "
+            "failed"
+        ) from None
+    return listener

@@ -1,0 +1,100 @@
+"""The handler of the RESTful interface: verb, target and body in, HTTP status and JSON out.
+
+The happy path reads only the target; the JSON goes to the worker unparsed and the worker's JSON
+comes back. MindSpore Serving parses before it looks where the request goes, and a client with two
+mistakes is told the first of them, so the cold path parses here: when the target is wrong, and when
+the bus refused what it has not looked into.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.bus import Bus
+from gateway.requests import failure_of_bus, joined, pack_request, text_for_client
+from protocol import head as heads
+from protocol import restful, serving_texts
+from protocol.errors import RequestError
+from protocol.values import RequestSpec
+
+#: Verbs that libevent's server passes on; the application then wants POST only.
+VERBS = frozenset(("GET", "POST", "HEAD", "PUT", "DELETE"))
+
+#: Every application reply has this HTTP status, errors too.
+HTTP_OK = 200
+HTTP_NOT_IMPLEMENTED = 501
+
+#: A body that takes longer to parse than a hop to a thread costs is parsed in a thread.
+PARSED_INLINE_BYTES_MAX = 64 * 1024
+
+#: How many instances a JSON body has is not known without parsing it; at least one is meant.
+INSTANCE_COUNT_UNKNOWN = 1
+
+
+class RestfulHandler:
+    """Answers RESTful requests through a bus. body_bytes_max: `max_msg_mb_size` × 1048576."""
+
+    def __init__(self, bus: Bus, body_bytes_max: int) -> None:
+        self._bus = bus
+        self.body_bytes_max = body_bytes_max
+
+    async def handle(self, verb: str, target: bytes, body: bytes | None) -> tuple[int, bytes]:
+        """Answer one HTTP request with an HTTP status and a JSON document.
+
+        target: the request target as it came, without any decoding. body: None if it is larger
+        than `body_bytes_max`. Cancelling cancels the request.
+        """
+        if verb != "POST":
+            status = HTTP_OK if verb in VERBS else HTTP_NOT_IMPLEMENTED
+            return status, _failed(None, "unsupported", serving_texts.post_only())
+        if body is None:
+            text = serving_texts.body_too_large(self.body_bytes_max)
+            return HTTP_OK, _failed(None, "body_too_large", text)
+        if not body:
+            return HTTP_OK, _failed(None, "malformed", serving_texts.body_empty())
+        try:
+            spec = restful.parse_target(target)
+        except RequestError as target_error:
+            return HTTP_OK, await self._refuse_target(body, target_error)
+        return HTTP_OK, await self._infer(spec, body)
+
+    async def _infer(self, spec: RequestSpec, body: bytes) -> bytes:
+        try:
+            head = pack_request(spec, heads.DIALECT_RESTFUL, INSTANCE_COUNT_UNKNOWN, 0, len(body))
+        except RequestError as failure:
+            return await self._refuse_by_bus(spec, body, failure)
+        reply, frames = await self._bus.request(head, [body])
+        failure_or_none = failure_of_bus(reply, frames)
+        if failure_or_none is not None:
+            return await self._refuse_by_bus(spec, body, failure_or_none)
+        return joined(frames)
+
+    async def _refuse_target(self, body: bytes, target_error: RequestError) -> bytes:
+        """A wrong target: only JSON that cannot be parsed is a mistake that comes before it."""
+        error = await _first_error(body)
+        if error is None or error.reason != "malformed":
+            error = target_error
+        return _failed(None, error.reason, error.message)
+
+    async def _refuse_by_bus(self, spec: RequestSpec, body: bytes, failure: RequestError) -> bytes:
+        """The bus failed the request: any mistake in its JSON comes before that."""
+        error = await _first_error(body)
+        if error is not None:
+            return _failed(spec, error.reason, error.message)
+        return _failed(spec, failure.reason, text_for_client(spec, failure))
+
+
+async def _first_error(body: bytes) -> RequestError | None:
+    """The first mistake in a request's JSON, of syntax (`malformed`) or of structure."""
+    try:
+        if len(body) <= PARSED_INLINE_BYTES_MAX:
+            restful.check_request(body)
+        else:
+            await asyncio.to_thread(restful.check_request, body)
+    except RequestError as error:
+        return error
+    return None
+
+
+def _failed(spec: RequestSpec | None, reason: str, text: str) -> bytes:
+    return joined(restful.encode_failure(spec, reason, text))

@@ -1,0 +1,105 @@
+"""TLS of the doors: which files, and what each door makes of them."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+#: What MindSpore Serving's RESTful door offers under TLS 1.2. Its PSK cipher is left out: nobody
+#: can set a pre-shared key. TLS 1.3 keeps the library's own list.
+REST_CIPHERS = ":".join(
+    (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        "ECDHE-ECDSA-AES128-CCM",
+        "ECDHE-ECDSA-AES256-CCM",
+    )
+)
+
+
+class TlsError(Exception):
+    """Key material that a door cannot use; the text is MindSpore Serving's own."""
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """Paths of PEM files.
+
+    certificate: the server's chain. private_key: of its first certificate, not encrypted.
+    custom_ca: roots that client certificates are verified against. verify_client: whether a client
+    must have a certificate; needs `custom_ca`.
+    """
+
+    certificate: str
+    private_key: str
+    custom_ca: str | None = None
+    verify_client: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.custom_ca or not self.verify_client, "verify_client needs custom_ca"
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any] | None) -> TlsSettings | None:
+        """Settings from a JSON object with the four keys; None stays None (no TLS)."""
+        if document is None:
+            return None
+        return cls(
+            document["certificate"],
+            document["private_key"],
+            document.get("custom_ca"),
+            bool(document.get("verify_client", False)),
+        )
+
+
+def grpc_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
+    """Credentials of the gRPC door. Raises: OSError naming the file that cannot be read."""
+    key = Path(tls.private_key).read_bytes()
+    chain = Path(tls.certificate).read_bytes()
+    roots = Path(tls.custom_ca).read_bytes() if tls.custom_ca else None
+    return grpc.ssl_server_credentials([(key, chain)], roots, tls.verify_client)
+
+
+def rest_context(tls: TlsSettings) -> ssl.SSLContext:
+    """The TLS context of the RESTful door: TLS 1.2 or later.
+
+    Client certificates are verified against `custom_ca` only. MindSpore Serving adds the system's
+    roots, so that a certificate of any public authority would open a door meant for a few.
+    Raises: TlsError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(REST_CIPHERS)
+    if not _has_certificates(tls.certificate):
+        raise TlsError(f"Serving Error: load certificate_chain from {tls.certificate} failed")
+    try:
+        # An encrypted key would ask for its password at the terminal: an empty one fails instead.
+        context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: "")
+    except (OSError, ValueError):
+        raise TlsError(f"Serving Error: load private_key from {tls.private_key} failed") from None
+    if tls.verify_client:
+        assert tls.custom_ca is not None
+        try:
+            context.load_verify_locations(tls.custom_ca)
+        except (OSError, ValueError):
+            raise TlsError(
+                f"Serving Error: load root certificate from {tls.custom_ca} failed"
+            ) from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _has_certificates(path: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except (OSError, ValueError):
+        return False
+    return True

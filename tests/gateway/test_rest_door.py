@@ -1,0 +1,592 @@
+"""The RESTful door, with raw sockets, `http.client` and curl."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import ssl
+import subprocess
+import warnings
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from gateway import http_connection
+from gateway.doors import DoorError
+from gateway.http_connection import Patience
+from gateway.rest_door import RestDoor
+from gateway.restful_handler import RestfulHandler
+from gateway.tls import TlsSettings
+from protocol import head as heads
+from protocol import limits
+from tests.gateway.fakes import FakeBus, KeyMaterial, busy_port, in_thread, reply_head
+
+Asked = tuple[str, bytes, bytes | None]
+
+
+class Echo:
+    """Answers with what it was asked; the target `/slow` waits for `finish`."""
+
+    body_bytes_max = limits.MIB
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.cancelled = asyncio.Event()
+        self.arrived = asyncio.Event()
+        self.finish = asyncio.Event()
+
+    async def handle(self, verb: str, target: bytes, body: bytes | None) -> tuple[int, bytes]:
+        self.asked.append((verb, target, body))
+        self.arrived.set()
+        if target == b"/slow":
+            try:
+                await self.finish.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        if target == b"/broken":
+            raise RuntimeError("a mistake of ours")
+        size = -1 if body is None else len(body)
+        return 200, json.dumps([verb, target.decode("latin-1"), size]).encode()
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Scene = Callable[[Echo, RestDoor], Awaitable[None]]
+
+
+def on_door(scene: Scene, run=asyncio.run, patience: Patience | None = None) -> None:  # type: ignore[no-untyped-def]
+    async def play() -> None:
+        echo = Echo()
+        door = await RestDoor.open(echo, "127.0.0.1:0", 1, patience=patience or Patience())
+        try:
+            await asyncio.wait_for(scene(echo, door), 20)
+        finally:
+            await door.close(0)
+
+    run(play())
+
+
+async def connect(door: RestDoor) -> Streams:
+    host, _, port = door.address.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def read_reply(reader: asyncio.StreamReader) -> tuple[bytes, dict[bytes, bytes], bytes]:
+    """One reply: status line, headers, body of the length it names."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    line, *rest = head[:-4].split(b"\r\n")
+    headers = {k.lower(): v for k, v in (item.split(b": ", 1) for item in rest)}
+    return line, headers, await reader.readexactly(int(headers.get(b"content-length", b"0")))
+
+
+async def ask(door: RestDoor, raw: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
+    """Send raw bytes on a new connection and read one reply."""
+    reader, writer = await connect(door)
+    writer.write(raw)
+    try:
+        return await read_reply(reader)
+    finally:
+        writer.close()
+
+
+POST = b"POST %s HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s"
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_reply_is_json_with_status_200_on_a_connection_that_stays(run) -> None:  # type: ignore[no-untyped-def]
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        for _ in range(3):
+            writer.write(POST % (b"/model/add:m", 4, b"body"))
+            line, headers, body = await read_reply(reader)
+            assert line == b"HTTP/1.1 200 OK"
+            assert headers[b"content-type"] == b"application/json"
+            assert body == b'["POST", "/model/add:m", 4]'
+            assert b"date" in headers
+            assert b"server" not in headers
+        writer.close()
+        assert echo.asked == [("POST", b"/model/add:m", b"body")] * 3
+
+    on_door(scene, run)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"/model/a%20b:m", b"/model/add:m?x=1&y", b"//version/0/model/a:m", b"*", b"http://h/a:m"],
+)
+def test_the_target_arrives_as_it_was_sent(target: bytes) -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        line, _, _ = await ask(door, POST % (target, 1, b"x"))
+        assert line == b"HTTP/1.1 200 OK"
+        assert echo.asked == [("POST", target, b"x")]
+
+    on_door(scene)
+
+
+@pytest.mark.parametrize("target", [b"/m\xc3\xb6del", b":", b"model/add:m"])
+def test_a_target_that_http_does_not_allow_is_a_bad_request(target: bytes) -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        line, _, _ = await ask(door, POST % (target, 1, b"x"))
+        assert line == b"HTTP/1.1 400 Bad Request"
+        assert echo.asked == []
+
+    on_door(scene)
+
+
+@pytest.mark.parametrize(("size", "passes"), [(-1, True), (0, True), (1, False)])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_read_to_its_end_but_not_kept(
+    size: int, passes: bool, chunked: bool
+) -> None:
+    body = bytes(limits.MIB + size)
+
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        if chunked:
+            pieces = [body[at : at + 100_000] for at in range(0, len(body), 100_000)]
+            coded = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+            raw = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + coded + b"0\r\n\r\n"
+        else:
+            raw = POST % (b"/a", len(body), body)
+        line, _, _ = await ask(door, raw)
+        assert line == b"HTTP/1.1 200 OK"
+        assert echo.asked == [("POST", b"/a", body if passes else None)]
+
+    on_door(scene)
+
+
+def test_the_limits_text_comes_through_the_door() -> None:
+    async def play() -> None:
+        handler = RestfulHandler(FakeBus(), limits.MIB)
+        door = await RestDoor.open(handler, "127.0.0.1:0", 1)
+        try:
+            _, _, body = await ask(door, POST % (b"/", limits.MIB + 1, bytes(limits.MIB + 1)))
+        finally:
+            await door.close(0)
+        assert json.loads(body) == {"error_msg": "http message is bigger than 1048576"}
+
+    asyncio.run(play())
+
+
+def test_a_handler_answers_through_the_door_to_the_standard_client() -> None:
+    async def play() -> None:
+        bus = FakeBus((reply_head(heads.DIALECT_RESTFUL), [b'{"instances":[{"y":2}]}']))
+        door = await RestDoor.open(RestfulHandler(bus, limits.MIB), "127.0.0.1:0", 1)
+
+        def client() -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection(door.address, timeout=10)
+            connection.request("POST", "/model/add:m", b'{"instances":{"x":1}}')
+            reply = connection.getresponse()
+            body = reply.read()
+            connection.close()
+            return reply.status, body
+
+        assert await in_thread(client) == (200, b'{"instances":[{"y":2}]}')
+        await door.close(0)
+
+    asyncio.run(play())
+
+
+def curl(*arguments: str) -> bytes:
+    return subprocess.run(
+        ["curl", "-sS", "--max-time", "10", *arguments], check=True, capture_output=True
+    ).stdout
+
+
+def test_curl_gets_through_with_100_continue_and_with_chunks(tmp_path: Path) -> None:
+    file = tmp_path / "body"
+    file.write_bytes(bytes(500_000))
+
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        url = f"http://{door.address}/a"
+        plain = ("-X", "POST", "--data-binary", f"@{file}")
+        for more in (
+            ("-H", "Expect: 100-continue"),
+            ("-H", "Transfer-Encoding: chunked"),
+            ("--http1.0",),
+        ):
+            assert await in_thread(curl, *plain, *more, url) == b'["POST", "/a", 500000]'
+
+    on_door(scene)
+
+
+def test_an_offer_of_http_2_is_declined_without_losing_the_body() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        url = f"http://{door.address}/a"
+        assert await in_thread(curl, "--http2", "-d", "body", url) == b'["POST", "/a", 4]'
+        raw = (
+            b"POST /a HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+            b"HTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 4\r\n\r\nbo"
+        )
+        reader, writer = await connect(door)
+        for byte in range(len(raw)):
+            writer.write(raw[byte : byte + 1])
+            await writer.drain()
+        writer.write(b"dy" + POST % (b"/b", 1, b"x"))
+        assert (await read_reply(reader))[2] == b'["POST", "/a", 4]'
+        assert (await read_reply(reader))[2] == b'["POST", "/b", 1]'
+        writer.close()
+
+    on_door(scene)
+
+
+def test_a_reply_to_head_has_no_body() -> None:
+    async def play() -> None:
+        door = await RestDoor.open(RestfulHandler(FakeBus(), limits.MIB), "127.0.0.1:0", 1)
+        reader, writer = await connect(door)
+        writer.write(b"HEAD / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        raw = await reader.read()
+        assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert raw.endswith(b"\r\n\r\n")
+        writer.close()
+        await door.close(0)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("verb", [b"PATCH /", b"OPTIONS *", b"FOO /", b"CONNECT a:1"])
+def test_other_verbs_are_not_implemented(verb: bytes) -> None:
+    async def play() -> None:
+        door = await RestDoor.open(RestfulHandler(FakeBus(), limits.MIB), "127.0.0.1:0", 1)
+        line, _, _ = await ask(door, verb + b" HTTP/1.1\r\n\r\n")
+        assert line == b"HTTP/1.1 501 Not Implemented"
+        await door.close(0)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST / HTTP/9.9\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_bytes_that_are_no_http_are_refused_and_the_connection_closed(raw: bytes) -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(raw)
+        answer = await reader.read()
+        assert answer.split(b"\r\n")[0] in (
+            b"HTTP/1.1 400 Bad Request",
+            b"HTTP/1.1 501 Not Implemented",
+        )
+        writer.close()
+        assert echo.asked == []
+
+    on_door(scene)
+
+
+def test_nonsense_behind_a_request_does_not_cost_that_request_its_reply() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(POST % (b"/slow", 1, b"x") + b"nonsense\r\n\r\n")
+        await echo.arrived.wait()
+        echo.finish.set()
+        assert (await read_reply(reader))[2] == b'["POST", "/slow", 1]'
+        assert await reader.read() == b""
+        writer.close()
+
+    on_door(scene)
+
+
+OVER = http_connection.HEAD_BYTES_MAX + 1
+
+
+def repeated(start: bytes, line: bytes) -> bytes:
+    """As many bytes as are one too many. Fewer would be read, of more the rest would be reset."""
+    return (start + line * OVER)[:OVER]
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        repeated(b"POST /", b"a"),
+        repeated(b"POST / HTTP/1.1\r\n", b"A: b\r\n"),
+        repeated(b"POST / HTTP/1.1\r\nA: ", b"b"),
+        repeated(b"", b"\r\n"),
+    ],
+)
+def test_a_head_without_end_is_cut_off(flood: bytes) -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        line, _, _ = await ask(door, flood)
+        assert line == b"HTTP/1.1 431 Request Header Fields Too Large"
+        assert echo.asked == []
+
+    on_door(scene)
+
+
+@pytest.mark.parametrize("flood", [repeated(b"1;", b"x"), repeated(b"0\r\n", b"A: b\r\n")])
+def test_chunk_extensions_and_trailers_without_end_are_cut_off(flood: bytes) -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert (await read_reply(reader))[0] == b"HTTP/1.1 100 Continue"
+        writer.write(flood)
+        assert (await read_reply(reader))[0] == b"HTTP/1.1 400 Bad Request"
+        assert await reader.read() == b""
+        writer.close()
+        assert echo.asked == []
+
+    on_door(scene)
+
+
+def test_a_client_that_goes_away_cancels_its_request() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        _, writer = await connect(door)
+        writer.write(POST % (b"/slow", 1, b"x"))
+        await echo.arrived.wait()
+        writer.close()
+        await echo.cancelled.wait()
+
+    on_door(scene)
+
+
+def test_a_client_that_goes_away_in_the_middle_of_a_body_is_forgotten() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        _, writer = await connect(door)
+        writer.write(POST % (b"/a", 500_000, b"x" * 100_000))
+        await writer.drain()
+        assert await ask(door, POST % (b"/b", 1, b"x"))
+        writer.close()
+        await writer.wait_closed()
+        assert echo.asked == [("POST", b"/b", b"x")]
+
+    on_door(scene)
+
+
+def test_requests_sent_without_waiting_are_answered_in_their_order() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(b"".join(POST % (b"/%d" % i, 1, b"x") for i in range(20)))
+        replies = [(await read_reply(reader))[2] for _ in range(20)]
+        assert replies == [b'["POST", "/%d", 1]' % i for i in range(20)]
+        writer.close()
+
+    on_door(scene)
+
+
+def test_a_mistake_of_ours_is_an_internal_error_without_its_text() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        line, _, body = await ask(door, POST % (b"/broken", 1, b"x"))
+        assert line == b"HTTP/1.1 500 Internal Server Error"
+        assert b"mistake" not in body
+
+    on_door(scene)
+
+
+# ---------------------------------------------------------------- time
+
+
+@pytest.mark.parametrize(
+    ("sent", "patience"),
+    [
+        (b"POST / HTTP/1.1\r\nA: ", Patience(head_s=0.02)),
+        (b"", Patience(idle_s=0.02)),
+        (POST % (b"/a", 9, b"x"), Patience(idle_s=0.02)),
+    ],
+)
+def test_a_client_that_falls_silent_is_given_up(sent: bytes, patience: Patience) -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(sent)
+        with pytest.raises((ConnectionResetError, EOFError)):
+            await reader.readexactly(1)
+        writer.close()
+        assert echo.asked == []
+
+    on_door(scene, patience=patience)
+
+
+def test_a_connection_that_is_idle_between_requests_is_closed() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(POST % (b"/a", 1, b"x"))
+        await read_reply(reader)
+        assert await reader.read() == b""
+        writer.close()
+
+    on_door(scene, patience=Patience(idle_s=0.02))
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_closing_lets_running_requests_finish_and_takes_no_more(run) -> None:  # type: ignore[no-untyped-def]
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        idle_reader, idle_writer = await connect(door)
+        reader, writer = await connect(door)
+        writer.write(POST % (b"/slow", 1, b"x"))
+        await echo.arrived.wait()
+        closing = asyncio.create_task(door.close(10))
+        assert await idle_reader.read() == b""
+        with pytest.raises(ConnectionRefusedError):
+            await connect(door)
+        echo.finish.set()
+        _, headers, body = await read_reply(reader)
+        assert (headers[b"connection"], body) == (b"close", b'["POST", "/slow", 1]')
+        await closing
+        idle_writer.close()
+        writer.close()
+
+    on_door(scene, run)
+
+
+def test_closing_drops_what_outlasts_the_grace() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        _, writer = await connect(door)
+        writer.write(POST % (b"/slow", 1, b"x"))
+        await echo.arrived.wait()
+        await door.close(0)
+        assert echo.cancelled.is_set()
+        writer.close()
+
+    on_door(scene)
+
+
+# ---------------------------------------------------------------- addresses
+
+
+def open_fails(address: str, tls: TlsSettings | None = None) -> str:
+    async def play() -> str:
+        with pytest.raises(DoorError) as refused:
+            await RestDoor.open(Echo(), address, 1, tls)
+        return str(refused.value)
+
+    return asyncio.run(play())
+
+
+BIND_FAILED = (
+    "Serving Error: RESTful server start failed, bind to the socket address {address} failed"
+)
+
+
+def test_a_port_in_use_is_named() -> None:
+    with busy_port() as port:
+        address = f"127.0.0.1:{port}"
+        assert open_fails(address) == BIND_FAILED.format(address=address)
+
+
+def test_an_address_that_cannot_be_bound_is_named() -> None:
+    for address in ("999.0.0.1:80", "192.0.2.1:80", "a" * 300 + ":80"):
+        assert open_fails(address) == BIND_FAILED.format(address=address)
+
+
+def test_unix_sockets_and_illegal_addresses_are_refused_in_their_own_words() -> None:
+    assert open_fails("unix:/tmp/a") == (
+        "Serving Error: RESTful server does not support binding to unix domain socket"
+    )
+    assert open_fails("a:b") == (
+        "Serving Error: The type of RESTful server address 'a:b' port is not a number"
+    )
+
+
+def test_a_port_may_be_taken_again_right_after_its_door_closed() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        await ask(door, POST % (b"/a", 1, b"x"))
+        await door.close(0)
+        again = await RestDoor.open(echo, door.address, 1)
+        assert again.address == door.address
+        await again.close(0)
+
+    on_door(scene)
+
+
+# ---------------------------------------------------------------- TLS
+
+
+def ask_with_tls(tls: TlsSettings, context: ssl.SSLContext | None) -> int | None:
+    """The status of a reply; None if no connection came about."""
+
+    async def play() -> int | None:
+        door = await RestDoor.open(Echo(), "localhost:0", 1, tls)
+
+        def client() -> int | None:
+            if context is None:
+                connection = http.client.HTTPConnection(door.address, timeout=10)
+            else:
+                connection = http.client.HTTPSConnection(door.address, timeout=10, context=context)
+            try:
+                connection.request("POST", "/a", b"x")
+                return connection.getresponse().status
+            except (OSError, http.client.HTTPException):
+                return None
+            finally:
+                connection.close()
+
+        status: int | None = await in_thread(client)
+        await door.close(0)
+        return status
+
+    return asyncio.run(play())
+
+
+def trusting(ca: str, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca)
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def test_tls_serves_clients_that_trust_the_certificate(key_material: KeyMaterial) -> None:
+    keys = key_material
+    assert ask_with_tls(keys.tls(), trusting(keys.ca)) == 200
+    assert ask_with_tls(keys.tls(), trusting(keys.other_ca)) is None
+    assert ask_with_tls(keys.tls(), None) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [(ssl.TLSVersion.TLSv1_3, 200), (ssl.TLSVersion.TLSv1_2, 200), (ssl.TLSVersion.TLSv1_1, None)],
+)
+def test_tls_is_1_2_or_later(
+    key_material: KeyMaterial, version: ssl.TLSVersion, status: int | None
+) -> None:
+    context = trusting(key_material.ca)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore"):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = version
+    assert ask_with_tls(key_material.tls(), context) == status
+
+
+def test_verify_client_asks_for_a_certificate_of_the_custom_ca(key_material: KeyMaterial) -> None:
+    keys = key_material
+    tls = keys.tls(custom_ca=keys.ca, verify_client=True)
+    assert ask_with_tls(tls, trusting(keys.ca, keys.client_certificate, keys.client_key)) == 200
+    foreign = trusting(keys.ca, keys.foreign_certificate, keys.foreign_key)
+    assert ask_with_tls(tls, foreign) is None
+    assert ask_with_tls(tls, trusting(keys.ca)) is None
+
+
+def test_key_material_that_cannot_be_used_is_named(
+    key_material: KeyMaterial, tmp_path: Path
+) -> None:
+    keys = key_material
+    nonsense = str(tmp_path / "nonsense.pem")
+    Path(nonsense).write_text("nonsense")
+    locked = str(tmp_path / "locked.pem")
+    subprocess.run(
+        ["openssl", "ec", "-in", keys.server_key, "-aes128", "-passout", "pass:x", "-out", locked],
+        check=True,
+        capture_output=True,
+    )
+    missing = str(tmp_path / "missing.pem")
+    load = "Serving Error: load {what} from {file} failed"
+    for file in (nonsense, missing):
+        assert open_fails("127.0.0.1:0", keys.tls(certificate=file)) == load.format(
+            what="certificate_chain", file=file
+        )
+        assert open_fails(
+            "127.0.0.1:0", keys.tls(custom_ca=file, verify_client=True)
+        ) == load.format(what="root certificate", file=file)
+    for file in (nonsense, missing, locked, keys.client_key):
+        assert open_fails("127.0.0.1:0", keys.tls(private_key=file)) == load.format(
+            what="private_key", file=file
+        )
