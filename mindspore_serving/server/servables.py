@@ -1,0 +1,97 @@
+"""`start_servables`: from start configurations to workers that serve."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from mindbus.servables import ServableLaunch
+from mindspore_serving.parameter_checks import check_bool
+from mindspore_serving.server.devices import TARGETS, available_device_types
+from mindspore_serving.server.host import host
+from mindspore_serving.server.merging import Deployment, as_configs, merge_configs
+from mindspore_serving.server.start_config import ServableStartConfig
+from mindspore_serving.version import __version__
+from telemetry.log import get_logger
+from workers import mindspore_discovery
+
+log = get_logger("SERVING")
+
+
+def start_servables(
+    servable_configs: ServableStartConfig | Sequence[ServableStartConfig],
+    enable_lite: bool = False,
+) -> None:
+    """Start the workers of one or more servables; return when all of them serve.
+
+    The script may end afterwards: the server runs until `stop`, SIGTERM or SIGINT.
+    enable_lite: taken for compatibility; MindSpore runs the models either way.
+    Raises: RuntimeError; a server that ran before goes on unharmed.
+    """
+    configs = as_configs(servable_configs)
+    if check_bool("enable_lite", enable_lite):
+        log.warning("enable_lite is ignored, models run on MindSpore")
+    host.start_servables(to_launches(merge_configs(configs)))
+
+
+def to_launches(deployments: Sequence[Deployment]) -> list[ServableLaunch]:
+    """What the server is asked for: one worker for each device of each deployment."""
+    backend = os.environ.get("MINDBUS_BACKEND") or "mindspore"
+    available = available_device_types()
+    if backend == "mindspore":
+        _warn_of_version()
+    return [_launch(deployment, backend, available) for deployment in deployments]
+
+
+def _launch(deployment: Deployment, backend: str, available: tuple[str, ...]) -> ServableLaunch:
+    device_type = deployment.device_type
+    if device_type == "none" and not deployment.device_ids:
+        # Nobody asked for a device: the workers compute on the CPU, as many as were asked for.
+        device_type = "cpu"
+    is_cpu = "cpu" in (device_type, available[0])
+    return ServableLaunch(
+        servable_directory=deployment.servable_directory,
+        servable_name=deployment.servable_name,
+        version=deployment.version_number,
+        device_ids=worker_devices(deployment, is_cpu),
+        device_target=TARGETS[device_type],
+        backend=backend,
+        dec_key=deployment.dec_key,
+        dec_mode=deployment.dec_mode,
+    )
+
+
+def worker_devices(deployment: Deployment, is_cpu: bool) -> tuple[int, ...]:
+    """The device of each worker; on the CPU a device id is only the number of a slot.
+
+    `num_parallel_workers` beyond the devices adds slots on the CPU. An NPU or GPU belongs to one
+    worker each, so there the number is cut to the devices, as MindSpore Serving documents it.
+    """
+    devices = deployment.device_ids
+    wanted = deployment.num_parallel_workers
+    if len(devices) >= wanted:
+        return devices
+    if devices and not is_cpu:
+        log.warning(
+            "num_parallel_workers is more than there are devices, one worker per device is started",
+            servable=deployment.servable_name,
+            num_parallel_workers=wanted,
+            devices=len(devices),
+        )
+        return devices
+    free = [number for number in range(len(devices) + wanted) if number not in devices]
+    return tuple(sorted((*devices, *free[: wanted - len(devices)])))
+
+
+def _warn_of_version() -> None:
+    """Say what does not fit between MindSpore and the release that this package stands for."""
+    package = mindspore_discovery.find_package()
+    if package is None:
+        # No error yet: servables without models never touch MindSpore.
+        log.info(mindspore_discovery.NOT_FOUND_TEXT)
+        return
+    warning = mindspore_discovery.version_warning(
+        mindspore_discovery.read_version(package), __version__
+    )
+    if warning is not None:
+        log.warning(warning)
