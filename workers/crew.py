@@ -83,6 +83,11 @@ class Crew:
         """The slots of one kind."""
         return [member for member in self.members.values() if member.spec.kind == kind]
 
+    def producers_addresses(self) -> list[str]:
+        """Where direct clients reach the broker now; empty while it is away."""
+        kind = BROKER if self.of_kind(BROKER) else GATEWAY
+        return [address for member in self.of_kind(kind) for address in member.producers]
+
     def command_gateways(self, command: Mapping[str, Any]) -> None:
         """Give a command to every gateway of now and later; the latest of a name counts."""
         self._standing_commands[command["command"]] = command
@@ -173,10 +178,12 @@ class Crew:
             return
         match report.get("state") or report.get("event"):
             case "started":
+                member.producers = report.get("producers") or []
                 self.doors.gateway_started(member.slot.name)
                 self.flush_doors()
             case "ready":
                 member.device = report.get("device")
+                member.producers = report.get("producers") or []
                 self._note_ready(member, now_ns)
             case "draining":
                 member.slot.apply(slots.SIGNED_OFF, now_ns)

@@ -20,6 +20,12 @@ REST = "rest"
 #: What each kind is called in MindSpore Serving's texts.
 DOOR_NAMES = {GRPC: "gRPC", REST: "RESTful"}
 
+#: MindSpore Serving's answer to a second door of a kind.
+ALREADY_RUNNING_TEXTS = {
+    GRPC: "Serving Error: Serving gRPC server is already running",
+    REST: "Serving Error: RESTful server is already running",
+}
+
 
 @dataclass
 class Door:

@@ -27,6 +27,8 @@ class Member:
         self.error: str | None = None
         #: The device that the process reported, which is the truth; the slot's is the wish.
         self.device: dict[str, Any] | None = None
+        #: Addresses of the broker in this process for direct clients, ports resolved.
+        self.producers: list[str] = []
         #: A gateway whose doors may hold requests in flight.
         self.is_serving = False
         #: Commands were ended, or SIGTERM was sent, because the server goes down.
@@ -41,6 +43,7 @@ class Member:
         """The process is gone: what was true of it is not true of its successor."""
         self.child = None
         self.device = None
+        self.producers = []
         self.is_serving = False
         self.is_told_to_leave = False
 

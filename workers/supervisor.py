@@ -24,7 +24,7 @@ from workers import stop_policy
 from workers.child import ChildSpec
 from workers.control_listener import ControlListener
 from workers.crew import KILL_WAIT_MS, Crew
-from workers.door_table import Door, DoorTable, Settled
+from workers.door_table import ALREADY_RUNNING_TEXTS, Door, DoorTable, Settled
 from workers.loss_reporter import LossReporter
 from workers.member import NS_PER_S, Member
 from workers.restart_policy import EXIT_WATCHDOG, RestartLimits
@@ -223,7 +223,7 @@ class Supervisor:
             future.set_exception(self.failure or StartError("the server is going down"))
             return
         if door.kind in self._crew.doors:
-            future.set_exception(StartError(f"the {door.kind} door is open already"))
+            future.set_exception(StartError(ALREADY_RUNNING_TEXTS[door.kind]))
             return
         self._door_futures[door.kind] = future
         self._crew.doors.add(door)
@@ -243,6 +243,8 @@ class Supervisor:
 
     def slot_ready(self, member: Member) -> None:
         """A process serves: perhaps it was the last one that a start waited for."""
+        if member.spec.kind == stop_policy.BROKER:
+            self.doors_changed()
         if self._stop_deadline_ns is not None:
             return
         for start in list(self._starts):
@@ -267,13 +269,13 @@ class Supervisor:
         self.doors_changed()
 
     def doors_changed(self) -> None:
-        """Keep `server.json` true."""
+        """Keep `server.json` true: a door, a gateway or a broker came or went."""
         self._directory.write_server(
             {
                 "pid": os.getpid(),
                 "mode": self._mode,
                 "control": str(self._directory.control_path),
-                "producers": self._directory.producers_address,
+                "producers": self._crew.producers_addresses(),
                 "workers": self._directory.workers_address,
                 "doors": self._crew.doors.addresses(),
             }
@@ -304,7 +306,7 @@ class Supervisor:
             "mode": self._mode,
             "state": state,
             "run_directory": str(self._directory.path),
-            "producers": self._directory.producers_address,
+            "producers": self._crew.producers_addresses(),
             "doors": [{"kind": kind, "address": address} for kind, address in doors.items()],
             "slots": [member.status(now_ns) for member in self._crew.members.values()],
         }

@@ -1,0 +1,330 @@
+"""Settings of `mindbus serve`: each is a flag and a MINDBUS_… variable; the flag wins.
+
+One table, `SETTINGS`, makes the flags, reads the variables and is what the documentation lists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from protocol import limits
+from workers.run_directory import default_run_directory
+
+EMBEDDED = "embedded"
+STANDALONE = "standalone"
+MODES = (EMBEDDED, STANDALONE)
+BACKENDS = ("mindspore", "numpy")
+DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
+DEC_MODES = ("AES-GCM", "AES-CBC")
+
+GRPC_PORT_DEFAULT = 5500
+REST_PORT_DEFAULT = 1500
+PORT_MAX = 65_535
+GRACE_MS_DEFAULT = 10_000
+GRACE_MS_MAX = 86_400_000
+GATEWAYS_MAX = 64
+DEVICE_ID_MAX = 65_535
+REQUESTS_MAX_MAX = 10_000_000
+DEC_KEY_SIZES = (16, 24, 32)
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the text names the setting, the value and the limit."""
+
+
+@dataclass(frozen=True)
+class ServableChoice:
+    """A servable by name; version 0 stands for the newest that is there when it starts."""
+
+    name: str
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """What `mindbus serve` was told. No servables: every one in the directory."""
+
+    servable_directory: Path
+    run_directory: Path
+    servables: tuple[ServableChoice, ...] = ()
+    device_ids: tuple[int, ...] = (0,)
+    device_target: str | None = None
+    host: str = "127.0.0.1"
+    grpc_port: int = GRPC_PORT_DEFAULT
+    rest_port: int = REST_PORT_DEFAULT
+    grpc_unix_address: str | None = None
+    max_msg_mb_size: int = limits.MESSAGE_MB_DEFAULT
+    requests_max: int = limits.REQUESTS_MAX_DEFAULT
+    mode: str = EMBEDDED
+    gateways: int = 1
+    backend: str = "mindspore"
+    producers_addresses: tuple[str, ...] = ()
+    grace_ms: int = GRACE_MS_DEFAULT
+    dec_key_file: Path | None = None
+    dec_mode: str = "AES-GCM"
+
+    @property
+    def grpc_address(self) -> str:
+        """Where the gRPC door is to be opened."""
+        return self.grpc_unix_address or f"{self.host}:{self.grpc_port}"
+
+    @property
+    def rest_address(self) -> str:
+        """Where the REST door is to be opened."""
+        return f"{self.host}:{self.rest_port}"
+
+
+# ---------------------------------------------------------------- parsers of one value
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a whole number") from None
+        if not least <= number <= most:
+            raise ValueError(f"{number} is not in {least}..{most}")
+        return number
+
+    return parse
+
+
+def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:
+    """Case is ignored, as MindSpore Serving does for device types."""
+
+    def parse(text: str) -> str:
+        for value in allowed:
+            if text.lower() == value.lower():
+                return value
+        raise ValueError(f"{text!r} is not one of {', '.join(allowed)}")
+
+    return parse
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text)).expanduser().absolute()
+
+
+def _device_ids(text: str) -> tuple[int, ...]:
+    parse = _whole(0, DEVICE_ID_MAX)
+    ids = tuple(parse(item.strip()) for item in text.split(","))
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"{text!r} names a device twice")
+    return ids
+
+
+def _servable(text: str) -> ServableChoice:
+    name, colon, version = text.partition(":")
+    if not name or "/" in name:
+        raise ValueError(f"{text!r} is not NAME or NAME:VERSION")
+    return ServableChoice(name, _whole(0, 2**31 - 1)(version) if colon else 0)
+
+
+def _unix_address(text: str) -> str:
+    if not text.startswith("unix:") or text == "unix:":
+        raise ValueError(f"{text!r} is not unix:PATH (a port is set by --grpc-port)")
+    return text
+
+
+def _bus_address(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    if scheme not in ("tcp", "ipc") or not rest:
+        raise ValueError(f"{text!r} is not tcp://HOST:PORT or ipc://PATH")
+    return text
+
+
+# ---------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the table. is_list: the flag may be repeated, the variable has commas."""
+
+    field: str
+    metavar: str
+    parse: Callable[[str], Any]
+    help: str
+    flag: str = ""
+    is_list: bool = False
+
+    @property
+    def option(self) -> str:
+        """The flag on the command line."""
+        return self.flag or "--" + self.field.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "MINDBUS_" + self.option[2:].upper().replace("-", "_")
+
+
+SETTINGS = (
+    Setting("servable_directory", "DIR", _path, "where the servables are (default: .)"),
+    Setting(
+        "servables",
+        "NAME[:VERSION]",
+        _servable,
+        "serve this one; repeatable (default: every sub-directory with a servable_config.py)",
+        flag="--servable",
+        is_list=True,
+    ),
+    Setting("device_ids", "IDS", _device_ids, "one worker per id, such as 0,1 (default: 0)"),
+    Setting(
+        "device_target",
+        "|".join(DEVICE_TARGETS),
+        _one_of(DEVICE_TARGETS),
+        "kind of device (default: the best that is there)",
+    ),
+    Setting("host", "HOST", _text, "address of both doors (default: 127.0.0.1)"),
+    Setting(
+        "grpc_port", "PORT", _whole(0, PORT_MAX), f"0: any free one (default: {GRPC_PORT_DEFAULT})"
+    ),
+    Setting(
+        "rest_port", "PORT", _whole(0, PORT_MAX), f"0: any free one (default: {REST_PORT_DEFAULT})"
+    ),
+    Setting(
+        "grpc_unix_address",
+        "unix:PATH",
+        _unix_address,
+        "gRPC on a unix socket instead of a port",
+        flag="--grpc-address",
+    ),
+    Setting(
+        "max_msg_mb_size",
+        "N",
+        _whole(limits.MESSAGE_MB_MIN, limits.MESSAGE_MB_MAX),
+        f"MiB of one message at the doors (default: {limits.MESSAGE_MB_DEFAULT})",
+    ),
+    Setting(
+        "requests_max",
+        "N",
+        _whole(1, REQUESTS_MAX_MAX),
+        f"requests in the server at once (default: {limits.REQUESTS_MAX_DEFAULT})",
+        flag="--max-enqueued-requests",
+    ),
+    Setting(
+        "mode",
+        "|".join(MODES),
+        _one_of(MODES),
+        "broker inside the gateway, or a process of its own",
+    ),
+    Setting("gateways", "N", _whole(1, GATEWAYS_MAX), "gateway processes (standalone mode)"),
+    Setting("backend", "|".join(BACKENDS), _one_of(BACKENDS), "what computes (default: mindspore)"),
+    Setting("run_directory", "DIR", _path, "sockets and lock of this server"),
+    Setting(
+        "producers_addresses",
+        "ADDRESS",
+        _bus_address,
+        "one more address for direct ZeroMQ clients, such as tcp://127.0.0.1:6000; repeatable",
+        flag="--producers-address",
+        is_list=True,
+    ),
+    Setting(
+        "grace_ms",
+        "N",
+        _whole(0, GRACE_MS_MAX),
+        f"time to finish running requests when it stops (default: {GRACE_MS_DEFAULT})",
+    ),
+    Setting("dec_key_file", "FILE", _path, "file with the key of encrypted models, 16, 24 or 32 B"),
+    Setting("dec_mode", "|".join(DEC_MODES), _one_of(DEC_MODES), "cipher of encrypted models"),
+)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare a flag for each setting; they stay texts until `read_config`."""
+    for setting in SETTINGS:
+        parser.add_argument(
+            setting.option,
+            dest=setting.field,
+            metavar=setting.metavar,
+            action="append" if setting.is_list else "store",
+            default=None,
+            help=f"{setting.help} [{setting.variable}]",
+        )
+
+
+def read_config(
+    flags: Mapping[str, Any], environment: Mapping[str, str], user_id: int | None = None
+) -> ServeConfig:
+    """Flags over variables over defaults.
+
+    flags: texts (lists of them for repeatable flags) by field name; None where not given.
+    An empty variable counts as not set. Raises: ConfigError.
+    """
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        given = _given(setting, flags, environment)
+        if given is not None:
+            values[setting.field] = given
+    values.setdefault("servable_directory", Path.cwd())
+    values.setdefault("run_directory", read_run_directory(flags, environment, user_id))
+    config = ServeConfig(**values)
+    if config.gateways > 1 and config.mode != STANDALONE:
+        raise ConfigError(
+            f"--gateways {config.gateways} needs --mode {STANDALONE}: "
+            f"in mode {config.mode} the broker is inside the one gateway"
+        )
+    return config
+
+
+def read_run_directory(
+    flags: Mapping[str, Any], environment: Mapping[str, str], user_id: int | None = None
+) -> Path:
+    """The run directory alone, for commands that look for a server. Raises ConfigError."""
+    setting = next(setting for setting in SETTINGS if setting.field == "run_directory")
+    given = _given(setting, flags, environment)
+    if given is not None:
+        assert isinstance(given, Path)
+        return given
+    return default_run_directory(environment, os.getuid() if user_id is None else user_id)
+
+
+def _given(setting: Setting, flags: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
+    """The parsed value of a setting, or None where neither flag nor variable is there."""
+    said: Any = flags.get(setting.field)
+    origin = setting.option
+    if said is None:
+        origin = setting.variable
+        text = environment.get(origin)
+        if not text:
+            return None
+        said = text.split(",") if setting.is_list else text
+    try:
+        if setting.is_list:
+            return tuple(setting.parse(item) for item in said)
+        return setting.parse(said)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def read_dec_key(path: Path) -> bytes:
+    """The key of encrypted models. A line end that an editor appended is not part of it.
+
+    Raises: ConfigError; the text never shows the content.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--dec-key-file {path}: {error.strerror}") from None
+    if len(content) - 1 in DEC_KEY_SIZES and content.endswith(b"\n"):
+        content = content[:-1]
+    if len(content) not in DEC_KEY_SIZES:
+        sizes = ", ".join(map(str, DEC_KEY_SIZES))
+        raise ConfigError(
+            f"--dec-key-file {path}: a key of {len(content)} B is not one of {sizes} B"
+        )
+    return content

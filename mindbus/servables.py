@@ -1,0 +1,61 @@
+"""Which servables are there: looked up by directory listing, without importing anything of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workers.loader import resolve_version
+from workers.start_error import StartError
+
+CONFIG_FILE = "servable_config.py"
+
+
+@dataclass(frozen=True)
+class ServableLaunch:
+    """One version of a servable on some devices; a worker process per device.
+
+    version 0: the newest that is there. device_target None: the best that is there.
+    batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
+    """
+
+    servable_directory: str
+    servable_name: str
+    version: int = 0
+    device_ids: tuple[int, ...] = (0,)
+    device_target: str | None = None
+    backend: str = "mindspore"
+    dec_key: bytes | None = field(default=None, repr=False)
+    dec_mode: str = "AES-GCM"
+    batch_sizes: tuple[int, ...] | None = None
+
+    def resolved_version(self) -> int:
+        """The version that will run. A worker that declares models checks that it is there."""
+        return resolve_version(
+            self.servable_directory, self.servable_name, self.version, has_models=False
+        )
+
+
+def discover_servables(directory: Path) -> list[str]:
+    """Names of the sub-directories with a servable_config.py, sorted.
+
+    Raises: StartError if there is none.
+    """
+    if not directory.is_dir():
+        raise StartError(f"servable directory {directory} does not exist")
+    names = sorted(path.parent.name for path in directory.glob(f"*/{CONFIG_FILE}"))
+    if not names:
+        raise StartError(f"no sub-directory of {directory} has a {CONFIG_FILE}")
+    return names
+
+
+def check_servable(launch: ServableLaunch) -> None:
+    """Raises StartError, in MindSpore Serving's words, if the servable's files are not there."""
+    directory, name = launch.servable_directory, launch.servable_name
+    where = f"servable directory '{directory}', servable name '{name}'"
+    servable = Path(directory) / name
+    if not servable.is_dir():
+        raise StartError(f"Check servable config failed, directory '{servable}' not exist, {where}")
+    config = servable / CONFIG_FILE
+    if not config.is_file():
+        raise StartError(f"Check servable config failed, file '{config}' not exist,  {where}")

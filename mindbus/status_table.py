@@ -1,0 +1,123 @@
+"""A server's status as text: what the supervisor knows of processes, and the broker of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workers.door_table import DOOR_NAMES
+
+NOTHING = "-"
+
+HEADINGS = ("SLOT", "STATE", "DEVICE", "PID", "GENERATION", "SINCE", "IN FLIGHT", "LAST EXIT")
+SERVICE_HEADINGS = ("SERVICE", "WORKERS", "QUEUED")
+
+
+def merge_stats(status: Mapping[str, Any], stats: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The status with the broker's view: `in_flight` and `busy_ms` at each worker, and `broker`.
+
+    stats: the broker's answer to STATS, or None if it does not answer; then `broker` is None.
+    """
+    known = {
+        (worker["worker_id"], worker["generation"]): worker
+        for worker in (stats or {}).get("workers", [])
+    }
+    merged = []
+    for slot in status["slots"]:
+        seen = known.get((slot["slot"], slot["generation"]), {})
+        merged.append({**slot, "in_flight": seen.get("in_flight"), "busy_ms": seen.get("busy_ms")})
+    broker = None
+    if stats is not None:
+        broker = {key: value for key, value in stats.items() if key != "workers"}
+    return {**status, "slots": merged, "broker": broker}
+
+
+def format_status(status: Mapping[str, Any]) -> str:
+    """Lines for people. status: the result of `merge_stats`."""
+    doors = [f"{DOOR_NAMES[door['kind']]} {door['address']}" for door in status["doors"]]
+    lines = [
+        f"MindBus {status['state']}, pid {status['pid']}, mode {status['mode']}",
+        f"doors          {', '.join(doors) or 'none'}",
+        f"producers      {', '.join(status['producers']) or 'none'}",
+        f"run directory  {status['run_directory']}",
+        "",
+        *_table(HEADINGS, [_slot_row(slot) for slot in status["slots"]]),
+        "",
+    ]
+    broker = status["broker"]
+    if broker is None:
+        lines.append("The broker does not answer.")
+        return "\n".join(lines)
+    if broker["services"]:
+        rows = [
+            (service["service"], str(service["workers"]), str(service["queued"]))
+            for service in broker["services"]
+        ]
+        lines += [*_table(SERVICE_HEADINGS, rows), ""]
+    counters = broker["counters"]
+    lines.append(
+        f"requests {broker['requests']} of {broker['requests_max']}; since the broker's start "
+        f"{counters['answered']} answered, {counters['failed']} failed, "
+        f"{counters['refused']} refused, {counters['redispatched']} redispatched"
+    )
+    return "\n".join(lines)
+
+
+def ready_line(status: Mapping[str, Any]) -> str:
+    """The one line that says that everything serves. REQUIRES: every slot is there."""
+    workers: dict[str, int] = {}
+    for slot in status["slots"]:
+        if slot["servable"]:
+            service = f"{slot['servable']}/{slot['version']}"
+            workers[service] = workers.get(service, 0) + 1
+    servables = ", ".join(
+        f"{service} ({count} worker{'s' if count > 1 else ''})"
+        for service, count in workers.items()
+    )
+    addresses = ", ".join(
+        [f"{DOOR_NAMES[door['kind']]} {door['address']}" for door in status["doors"]]
+        + [f"producers {address}" for address in status["producers"]]
+    )
+    return f"MindBus: ready, pid {status['pid']}, servables {servables}; {addresses}"
+
+
+def _slot_row(slot: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        slot["slot"],
+        slot["state"],
+        _device(slot["device"]),
+        _or_nothing(slot["pid"]),
+        str(slot["generation"]),
+        _duration(slot["since_s"]),
+        _or_nothing(slot["in_flight"]),
+        _or_nothing(slot["error"] or slot["last_exit"]),
+    )
+
+
+def _device(device: Any) -> str:
+    if isinstance(device, Mapping):
+        return f"{device['target']}:{device['id']}"
+    return _or_nothing(device)
+
+
+def _or_nothing(value: Any) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (headings, *rows)
+    ]

@@ -1,0 +1,430 @@
+"""The supervisor with real processes that are fakes: starts, deaths, restarts, going down."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from mindbus.runtime_client import NotRunningError, RuntimeClient
+from mindbus.server import ServableLaunch, Server, ServerSettings, StartError
+from protocol import control, head
+from tests.processes.fakes.fake_serve import COMMANDS
+from tests.processes.waiting import descendants, wait_gone, wait_until
+from workers.restart_policy import RestartLimits
+from workers.run_directory import RunDirectory, RunDirectoryError
+
+pytestmark = pytest.mark.process
+
+#: Backoffs of milliseconds, so that a crash loop ends within a test.
+FAST = RestartLimits(backoff_base_ms=10, backoff_max_ms=20, drain_limit_ms=2_000)
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class World:
+    """A run directory, a directory of fake servables, and the servers started in them."""
+
+    def __init__(self, root: Path) -> None:
+        self.run_directory = root / "run"
+        self.servables = root / "servables"
+        self.servables.mkdir()
+        self.servers: list[Server] = []
+
+    def servable(self, name: str = "add", boot: str = "ready", **script: Any) -> ServableLaunch:
+        """Write the script of a fake servable."""
+        directory = self.servables / name
+        directory.mkdir(exist_ok=True)
+        (directory / "servable_config.py").touch()
+        (directory / "fake.json").write_text(json.dumps({"boot": boot, **script}))
+        return ServableLaunch(str(self.servables), name)
+
+    def server(self, restarts: RestartLimits = FAST, grace_ms: int = 3_000) -> Server:
+        """A server with fake children that is stopped at the end of the test."""
+        server = Server(
+            ServerSettings(
+                run_directory=self.run_directory,
+                restarts=restarts,
+                grace_ms=grace_ms,
+                commands=COMMANDS,
+            )
+        )
+        self.servers.append(server)
+        return server
+
+    def events(self) -> list[str]:
+        """What the fakes were told, in order; gateways first, then workers."""
+        files = [self.run_directory / "events", *self.servables.glob("*/events")]
+        return [line for file in files if file.exists() for line in file.read_text().splitlines()]
+
+    def program(self) -> subprocess.Popen[str]:
+        """The same as `server`, in a process of its own."""
+        module = "tests.processes.fakes.fake_serve"
+        return subprocess.Popen(
+            [sys.executable, "-m", module, str(self.run_directory), str(self.servables)],
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="mb-") as root:
+        made = World(Path(root))
+        yield made
+        for server in made.servers:
+            server.stop(grace_ms=0)
+        left = {file.name for file in made.run_directory.glob("*")} - {"lock", "events"}
+        assert left == set()
+        assert descendants(os.getpid()) == set()
+
+
+def slot(server: Server, name: str) -> dict[str, Any]:
+    return next(slot for slot in server.status()["slots"] if slot["slot"] == name)
+
+
+def wait_for_state(server: Server, name: str, state: str, generation: int) -> dict[str, Any]:
+    def probe() -> dict[str, Any] | None:
+        found = slot(server, name)
+        return found if (found["state"], found["generation"]) == (state, generation) else None
+
+    found = wait_until(probe)
+    assert found is not None
+    return found
+
+
+# ---------------------------------------------------------------- starting
+
+
+def test_start_returns_when_every_worker_is_ready_and_the_status_is_true(world: World) -> None:
+    server = world.server()
+    launch = world.servable()
+    server.start_servables([ServableLaunch(launch.servable_directory, "add", device_ids=(0, 1))])
+    status = server.status()
+    assert status["state"] == "serving"
+    assert [(s["slot"], s["kind"], s["state"], s["generation"]) for s in status["slots"]] == [
+        ("gateway/0", "gateway", "READY", 1),
+        ("add/1/device0", "worker", "READY", 1),
+        ("add/1/device1", "worker", "READY", 1),
+    ]
+    assert {s["pid"] for s in status["slots"]} == descendants(os.getpid())
+    assert slot(server, "add/1/device1")["device"] == {"target": "CPU", "id": 1}
+
+
+def test_a_worker_gets_the_launch_document_of_the_contract(world: World) -> None:
+    server = world.server()
+    world.servable()
+    (world.servables / "add" / "3").mkdir()
+    (world.servables / "add" / "12").mkdir()
+    server.start_servables(
+        [ServableLaunch(str(world.servables), "add", dec_key=b"k" * 16, backend="numpy")]
+    )
+    document = json.loads((world.servables / "add" / "document.1.json").read_text())
+    assert document == {
+        "servable_directory": str(world.servables),
+        "servable_name": "add",
+        "version": 12,
+        "device_target": None,
+        "device_id": 0,
+        "backend": "numpy",
+        "workers_address": f"ipc://{world.run_directory}/workers.ipc",
+        "worker_id": "add/12/device0",
+        "generation": 1,
+        "dec_key": "a2tra2tra2tra2tra2traw==",
+        "dec_mode": "AES-GCM",
+        "parent_pid": os.getpid(),
+        "batch_sizes": None,
+    }
+
+
+def test_a_worker_that_reports_a_failure_ends_the_start_with_its_text(world: World) -> None:
+    server = world.server()
+    launches = [world.servable("good"), world.servable("bad", boot="failed", error="no such file")]
+    with pytest.raises(StartError) as raised:
+        server.start_servables(launches)
+    assert str(raised.value) == (
+        "Fail to start workers: {servable name:bad, device id:0, <no such file>}"
+    )
+    assert descendants(os.getpid()) == set()
+    assert server.wait() == 1
+
+
+def test_a_worker_that_dies_silently_ends_the_start(world: World) -> None:
+    server = world.server()
+    with pytest.raises(StartError) as raised:
+        server.start_servables([world.servable("dead", boot="exit", exit_code=9)])
+    assert str(raised.value) == (
+        "Fail to start workers because of death of one worker (dead/1/device0: exit code 9)"
+    )
+
+
+def test_a_servable_that_is_not_there_is_refused_before_anything_runs(world: World) -> None:
+    server = world.server()
+    with pytest.raises(StartError) as raised:
+        server.start_servables([ServableLaunch(str(world.servables), "none")])
+    directory = world.servables
+    assert str(raised.value) == (
+        f"Check servable config failed, directory '{directory}/none' not exist, "
+        f"servable directory '{directory}', servable name 'none'"
+    )
+    assert not world.run_directory.exists()
+
+
+def test_a_second_server_is_refused_with_the_pid_of_the_first(world: World) -> None:
+    world.server().start_servables([world.servable()])
+    with pytest.raises(StartError) as raised:
+        world.server().start_servables([world.servable()])
+    assert str(raised.value) == (
+        f"a MindBus server with pid {os.getpid()} already runs with run directory "
+        f"{world.run_directory}"
+    )
+    assert world.servers[0].status()["state"] == "serving"
+
+
+# ---------------------------------------------------------------- doors
+
+
+def test_a_killed_gateway_comes_back_with_its_doors_at_the_same_addresses(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable()])
+    addresses = [server.open_grpc("127.0.0.1:0"), server.open_rest("127.0.0.1:0")]
+    server.set_limits(7)
+    os.kill(slot(server, "gateway/0")["pid"], signal.SIGKILL)
+    wait_for_state(server, "gateway/0", "READY", 2)
+    doors = server.status()["doors"]
+    assert [door["address"] for door in doors] == addresses
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
+    assert wait_until(lambda: world.events()[-1] == "gateway limits" and world.events()) == [
+        "gateway open_grpc",
+        "gateway open_rest",
+        "gateway limits",
+        "gateway open_grpc",
+        "gateway open_rest",
+        "gateway limits",
+    ]
+
+
+def test_a_taken_port_is_an_error_that_leaves_the_server_as_it_was(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable()])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=f"^cannot bind {port}$"):
+            server.open_grpc(f"127.0.0.1:{port}")
+    assert server.status()["state"] == "serving"
+    assert server.open_grpc(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
+    with pytest.raises(StartError, match="gRPC server is already running"):
+        server.open_grpc("127.0.0.1:0")
+
+
+# ---------------------------------------------------------------- deaths
+
+
+def test_a_killed_worker_is_reported_to_the_broker_and_replaced_at_once(world: World) -> None:
+    slow = RestartLimits(backoff_base_ms=60_000, backoff_max_ms=60_000)
+    server = world.server(restarts=slow)
+    server.start_servables([world.servable()])
+    before = slot(server, "add/1/device0")
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as broker:
+        broker.linger = 0
+        broker.bind(f"ipc://{world.run_directory}/workers.ipc")
+        os.kill(before["pid"], signal.SIGKILL)
+        assert broker.poll(10_000)
+        _, packed, body = broker.recv_multipart()
+    assert head.unpack(packed).command == head.LOST
+    assert control.unpack_lost([body]) == control.Lost("add/1/device0", 1, "killed by SIGKILL")
+    after = wait_for_state(server, "add/1/device0", "READY", 2)
+    assert after["pid"] != before["pid"]
+    assert (after["restarts"], after["last_exit"]) == (1, "killed by SIGKILL")
+
+
+def test_what_a_worker_started_dies_with_it(world: World) -> None:
+    server = world.server()
+    note = world.servables.parent / "grandchild"
+    server.start_servables([world.servable(grandchild=str(note))])
+    grandchild = int(note.read_text())
+    os.kill(slot(server, "add/1/device0")["pid"], signal.SIGKILL)
+    wait_gone(grandchild)
+
+
+def test_a_slot_that_cannot_boot_again_is_given_up_and_the_others_go_on(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable("bad"), world.servable("good")])
+    world.servable("bad", boot="failed", error="disk gone")
+    os.kill(slot(server, "bad/1/device0")["pid"], signal.SIGKILL)
+    failed = wait_for_state(server, "bad/1/device0", "FAILED", 6)
+    assert (failed["pid"], failed["last_exit"], failed["error"]) == (
+        None,
+        "exit code 3",
+        "disk gone",
+    )
+    assert slot(server, "good/1/device0")["generation"] == 1
+    assert server.status()["state"] == "serving"
+
+
+def test_a_server_whose_last_slot_failed_ends_with_an_error(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable()])
+    world.servable(boot="exit", exit_code=3)
+    os.kill(slot(server, "add/1/device0")["pid"], signal.SIGKILL)
+    assert server.wait() == 1
+    assert str(server.failure) == "every worker is gone (add/1/device0: exit code 3)"
+
+
+def test_a_worker_that_was_told_to_go_is_not_replaced(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable("one"), world.servable("two")])
+    os.kill(slot(server, "one/1/device0")["pid"], signal.SIGTERM)
+    assert wait_for_state(server, "one/1/device0", "VACANT", 1)["last_exit"] == "exit code 0"
+    os.kill(slot(server, "two/1/device0")["pid"], signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def test_a_drain_that_takes_too_long_is_ended_by_force(world: World) -> None:
+    server = world.server(restarts=RestartLimits(drain_limit_ms=100))
+    server.start_servables([world.servable("stuck", drain="hang"), world.servable("good")])
+    os.kill(slot(server, "stuck/1/device0")["pid"], signal.SIGTERM)
+    vacant = wait_for_state(server, "stuck/1/device0", "VACANT", 1)
+    assert vacant["last_exit"] == "killed by SIGKILL"
+
+
+# ---------------------------------------------------------------- going down
+
+
+def test_stop_closes_the_doors_then_drains_the_workers_then_ends_the_gateway(
+    world: World,
+) -> None:
+    server = world.server()
+    server.start_servables([world.servable()])
+    # Both fakes write into one file, so that their order can be seen.
+    events = world.run_directory / "events"
+    (world.servables / "add" / "events").symlink_to(events)
+    server.stop()
+    assert events.read_text().splitlines() == ["gateway drain", "worker draining", "gateway end"]
+    assert server.wait() == 0
+
+
+def test_who_does_not_drain_is_killed_at_the_end_of_the_grace(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable(drain="hang")])
+    pid = slot(server, "add/1/device0")["pid"]
+    server.stop(grace_ms=200)
+    wait_gone(pid, deadline_s=0)
+    assert server.wait() == 0
+
+
+def test_the_control_socket_tells_the_status_and_stops_the_server(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable()])
+    with RuntimeClient(world.run_directory) as client:
+        assert [found["state"] for found in client.status()["slots"]] == ["READY", "READY"]
+        assert client.stop(grace_ms=2_000) == 0
+    assert server.wait() == 0
+    with pytest.raises(NotRunningError, match=f"run directory {world.run_directory}"):
+        RuntimeClient(world.run_directory)
+
+
+def test_the_control_socket_survives_nonsense(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable()])
+    for nonsense in (b"\x00\xff\n", b"[1]\n", b'{"command": "dance"}\n', b'{"command":"stop"}\n'):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(str(world.run_directory / "control.sock"))
+            client.sendall(nonsense)
+            assert json.loads(client.recv(65_536))["ok"] is False
+    assert server.status()["state"] == "serving"
+
+
+# ---------------------------------------------------------------- the supervisor's own process
+
+
+def wait_up(program: subprocess.Popen[str]) -> list[int]:
+    assert program.stdout is not None
+    for line in program.stdout:
+        if line.startswith("up "):
+            return [int(pid) for pid in line.split()[1:]]
+    raise AssertionError("the program ended before it was up")
+
+
+def test_kill_9_of_the_supervisor_leaves_nobody_and_the_next_start_succeeds(world: World) -> None:
+    world.servable()
+    with world.program() as program:
+        children = wait_up(program)
+        program.kill()
+        for pid in children:
+            wait_gone(pid, deadline_s=5)
+    assert (world.run_directory / "control.sock").exists()
+    server = world.server()
+    server.start_servables([world.servable()])
+    assert server.status()["state"] == "serving"
+
+
+def test_sigterm_drains_and_exits_0(world: World) -> None:
+    world.servable()
+    with world.program() as program:
+        children = wait_up(program)
+        program.terminate()
+        assert program.wait(10) == 0
+        for pid in children:
+            wait_gone(pid, deadline_s=0)
+
+
+def test_two_signals_during_a_start_that_hangs_end_everything_at_once(world: World) -> None:
+    world.servable(boot="hang")
+    with world.program() as program:
+        note = world.servables / "add" / "document.1.json"
+        wait_until(note.exists)
+        children = descendants(program.pid)
+        assert len(children) == 2
+        program.send_signal(signal.SIGINT)
+        wait_until(lambda: RuntimeClient(world.run_directory).status()["state"] == "stopping")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(2) == 1
+        assert program.stderr is not None
+        assert program.stderr.read().splitlines()[-1] == (
+            "Fail to start workers because of signal SIGINT or SIGTERM"
+        )
+        for pid in children:
+            wait_gone(pid, deadline_s=0)
+
+
+# ---------------------------------------------------------------- run directory
+
+
+def test_a_run_directory_whose_sockets_would_be_too_long_is_refused(world: World) -> None:
+    path = world.run_directory / ("x" * 100)
+    with pytest.raises(RunDirectoryError, match="exceeds ipc_path_bytes_max 107"):
+        RunDirectory.open(path)
+
+
+def test_a_run_directory_that_others_may_enter_is_refused(world: World) -> None:
+    world.run_directory.mkdir(mode=0o755)
+    with pytest.raises(RunDirectoryError, match="mode 0755"):
+        RunDirectory.open(world.run_directory)
+
+
+def test_stale_sockets_go_only_after_the_lock_is_held(world: World) -> None:
+    held = RunDirectory.open(world.run_directory)
+    (world.run_directory / "workers.ipc").touch()
+    with pytest.raises(RunDirectoryError, match=f"pid {os.getpid()} already runs"):
+        RunDirectory.open(world.run_directory)
+    assert (world.run_directory / "workers.ipc").exists()
+    held.close()
+    (world.run_directory / "producers.ipc").touch()
+    RunDirectory.open(world.run_directory).close()
+    assert [file.name for file in world.run_directory.iterdir()] == ["lock"]
