@@ -53,7 +53,7 @@ def array_of(content: bytes, dtype: np.dtype[Any], dims: Sequence[int]) -> npt.N
     try:
         if dtype is BOOL:
             return np.not_equal(np.frombuffer(content, np.uint8), 0).reshape(dims)
-        return np.frombuffer(content, dtype).copy().reshape(dims)
+        return np.ndarray(dims, dtype, bytearray(content))
     except ValueError:
         # A zero-sized tensor whose other dimensions overflow what numpy can address.
         raise TensorError(serving_texts.tensor_shape_invalid(dims)) from None
