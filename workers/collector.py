@@ -14,14 +14,25 @@ from workers.model_call import Model
 class MethodDraft:
     """A method whose body is running."""
 
-    def __init__(self, name: str, inputs: tuple[str, ...]) -> None:
-        self.name = name
+    def __init__(
+        self, function: Callable[..., Any], inputs: tuple[str, ...], outputs_count: int
+    ) -> None:
+        self.name = function.__name__
+        self.function = function
+        self.outputs_count = outputs_count
         self.placeholders = [Placeholder(0, index) for index in range(len(inputs))]
         self.stages: list[Stage] = []
+        #: Deprecated interfaces that the body has called so far, see `legacy_registry`.
+        self.legacy_calls: list[str] = []
 
     def knows(self, value: object) -> bool:
         """Whether `value` is a placeholder of this very method, not of another one."""
         return any(value is placeholder for placeholder in self.placeholders)
+
+    def check_complete(self) -> None:
+        """Raises RuntimeError if the body used the deprecated interfaces without the model's."""
+        if self.legacy_calls and "call_servable" not in self.legacy_calls:
+            raise RuntimeError("Not find the invoke of 'call_servable'")
 
     def append(self, stage: Stage) -> tuple[Placeholder, ...]:
         """Append a stage; returns the placeholders of its outputs."""

@@ -7,10 +7,10 @@ the others are ignored.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from workers.deprecation import warn_deprecated
 from workers.parameter_checks import (
     check_bool,
     check_int,
@@ -142,7 +142,7 @@ class AclOptions(Context):
     """Deprecated since MindSpore Serving 1.6: a `Context` with one `AscendDeviceInfo`."""
 
     def __init__(self, **options: Any) -> None:
-        _warn_deprecated("AclOptions", "AscendDeviceInfo")
+        warn_deprecated("AclOptions", "1.6.0", "AscendDeviceInfo")
         super().__init__()
         self.append_device_info(AscendDeviceInfo(**options))
 
@@ -151,18 +151,9 @@ class GpuOptions(Context):
     """Deprecated since MindSpore Serving 1.6: a `Context` with one `GPUDeviceInfo`."""
 
     def __init__(self, **options: Any) -> None:
-        _warn_deprecated("GpuOptions", "GPUDeviceInfo")
+        warn_deprecated("GpuOptions", "1.6.0", "GPUDeviceInfo")
         super().__init__()
         self.append_device_info(GPUDeviceInfo(**options))
-
-
-def _warn_deprecated(name: str, replacement: str) -> None:
-    warnings.warn(
-        f"'{name}' is deprecated from version 1.6.0 and will be removed in a future version, "
-        f"use '{replacement}' instead.",
-        DeprecationWarning,
-        stacklevel=3,
-    )
 
 
 def _keywords(options: Mapping[str, Any]) -> str:

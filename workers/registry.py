@@ -14,22 +14,18 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from workers.builtin_functions import BUILTINS
-from workers.collector import Collector, MethodDraft, collecting, current_collector
+from workers.collector import MethodDraft, collecting, current_collector
 from workers.declarations import (
-    BuiltinStage,
-    FunctionStage,
     MethodDeclaration,
     ModelDeclaration,
-    ModelStage,
     Placeholder,
     ServableDeclaration,
     Stage,
-    StageCounts,
 )
 from workers.model_call import Model
 from workers.model_context import AclOptions, Context, GpuOptions
 from workers.parameter_checks import check_bool, check_int, check_ints, check_str, check_strs
+from workers.stage_builders import builtin_stage, function_stage, model_stage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +35,12 @@ _FORMATS = {
     "mindir_opt": "mindir_lite",
     "om": "om",
 }
+#: What a stage is told whose inputs are not all placeholders of its method.
+ARGS_TEXT = (
+    "Each value of parameter *args is a placeholder for data and must come from the method inputs "
+    "or the outputs of add_stage"
+)
+
 _REFUSED_PARAMETERS = {
     inspect.Parameter.VAR_POSITIONAL: "VAR_POSITIONAL",
     inspect.Parameter.VAR_KEYWORD: "VAR_KEYWORD",
@@ -120,11 +122,12 @@ def register_method(output_names: str | list[str] | tuple[str, ...]) -> Callable
                 f"Method {name} cannot be registered inside of method {collector.draft.name}"
             )
         inputs = _method_inputs(function)
-        draft = collector.draft = MethodDraft(name, inputs)
+        draft = collector.draft = MethodDraft(function, inputs, len(outputs))
         try:
             returned = function(*draft.placeholders)
         finally:
             collector.draft = None
+        draft.check_complete()
         returns = _method_returns(draft, returned, len(outputs))
         collector.declaration.methods[name] = MethodDeclaration(
             name, inputs, outputs, tuple(draft.stages), returns
@@ -157,10 +160,7 @@ def add_stage(
             "add_stage can only be called in a function that is decorated by register_method"
         )
     if not all(draft.knows(arg) for arg in args):
-        raise RuntimeError(
-            "Each value of parameter *args is a placeholder for data and must come from the "
-            "method inputs or the outputs of add_stage"
-        )
+        raise RuntimeError(ARGS_TEXT)
     check_int("outputs_count", outputs_count, minimum=1)
     if batch_size is not None:
         check_int("batch_size", batch_size, minimum=0)
@@ -168,11 +168,11 @@ def add_stage(
         check_str("tag", tag)
     appended: Stage
     if isinstance(stage, str):
-        appended = _builtin_stage(stage, args, outputs_count, tag)
+        appended = builtin_stage(stage, args, outputs_count, tag)
     elif isinstance(stage, Model):
-        appended = _model_stage(collector, draft.name, stage, args, outputs_count, tag)
+        appended = model_stage(collector, draft.name, stage, args, outputs_count, tag)
     elif inspect.isroutine(stage):
-        appended = _function_stage(
+        appended = function_stage(
             collector, draft.name, stage, args, outputs_count, batch_size, tag
         )
     else:
@@ -246,103 +246,3 @@ def _method_returns(
             f"Method return output size {len(items)} not match registered {outputs_count}"
         )
     return items
-
-
-# ---------------------------------------------------------------- stages
-
-
-def _function_stage(
-    collector: Collector,
-    method: str,
-    function: Callable[..., Any],
-    inputs: tuple[Placeholder, ...],
-    outputs_count: int,
-    batch_size: int | None,
-    tag: str | None,
-) -> FunctionStage:
-    in_batches = batch_size is not None
-    _check_parameters(function, 1 if in_batches else len(inputs), in_batches)
-    name = f"{collector.declaration.name}.{function.__name__}"
-    counts = StageCounts(len(inputs), outputs_count)
-    last_counts, last_in_batches = collector.functions.setdefault(function, (counts, in_batches))
-    for which, count, last in zip(("inputs", "outputs"), counts, last_counts, strict=True):
-        if count != last:
-            raise RuntimeError(
-                f"Stage function '{name}' {which} count {count} not match last registered count "
-                f"{last}, method name '{method}'"
-            )
-    if in_batches != last_in_batches:
-        raise RuntimeError(
-            f"Failed to add stage function {name}: parameter 'batch_size' in multiple "
-            "'add_stage' should be enabled or disabled consistently"
-        )
-    return FunctionStage(
-        function, name, inputs, outputs_count, batch_size, tag or f"Function '{name}'"
-    )
-
-
-def _check_parameters(function: Callable[..., Any], count: int, in_batches: bool) -> None:
-    """Raise unless `function` takes `count` arguments; a batch function may have defaults."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        return  # a function written in C that does not say; it will say when it is called
-    parameters = signature.parameters.values()
-    if in_batches or any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        try:
-            signature.bind(*(None,) * count)
-            return
-        except TypeError:
-            pass
-    elif len(parameters) == count:
-        return
-    raise RuntimeError(
-        f"function {function.__name__} input args count {len(parameters)} not match the count "
-        f"{count} registered in method"
-    )
-
-
-def _model_stage(
-    collector: Collector,
-    method: str,
-    handle: Model,
-    inputs: tuple[Placeholder, ...],
-    outputs_count: int,
-    tag: str | None,
-) -> ModelStage:
-    if not any(handle is declared for declared in collector.handles):
-        raise RuntimeError(
-            f"Check failed in method '{method}', the parameter 'stage' of add_stage must be "
-            "function or Model returned by declare_model, and ensure that interface "
-            "'declare_model' can take effect when importing servable_config.py by the serving "
-            "server"
-        )
-    key = handle.model_key
-    counts = StageCounts(len(inputs), outputs_count)
-    old_counts = collector.declaration.model_counts.setdefault(key, counts)
-    for which, count, old in zip(("inputs", "outputs"), counts, old_counts, strict=True):
-        if count != old:
-            raise RuntimeError(
-                f"RegisterInputOutputInfo failed, {which} count {count} not match old count "
-                f"{old}, model: {key}"
-            )
-    return ModelStage(key, inputs, outputs_count, tag or f"Model '{key}'")
-
-
-def _builtin_stage(
-    name: str, inputs: tuple[Placeholder, ...], outputs_count: int, tag: str | None
-) -> BuiltinStage:
-    builtin = BUILTINS.get(name)
-    if builtin is None:
-        raise RuntimeError(f"Function '{name}' is not defined")
-    if len(inputs) != builtin.inputs_count:
-        raise RuntimeError(
-            f"function {name} input args count {builtin.inputs_count} not match the count "
-            f"{len(inputs)} registered in method"
-        )
-    if outputs_count != builtin.outputs_count:
-        raise RuntimeError(
-            f"function {name} outputs count {builtin.outputs_count} not match the count "
-            f"{outputs_count} registered in method"
-        )
-    return BuiltinStage(name, inputs, outputs_count, tag or f"Function '{name}'")

@@ -115,9 +115,9 @@ def test_a_bad_device_option_is_refused(
 
 
 def test_the_deprecated_options_warn_and_are_a_context_with_one_info() -> None:
-    with pytest.warns(DeprecationWarning, match="'AclOptions' is deprecated"):
+    with pytest.warns(FutureWarning, match="'AclOptions' is deprecated"):
         acl = AclOptions(insert_op_cfg_path="aipp.cfg")
-    with pytest.warns(DeprecationWarning, match="'GpuOptions' is deprecated"):
+    with pytest.warns(FutureWarning, match="'GpuOptions' is deprecated"):
         gpu = GpuOptions(precision_mode="origin")
     assert acl.device_options("Ascend") == {"insert_op_cfg_path": "aipp.cfg"}
     assert gpu.device_options("GPU") == {"precision_mode": "origin"}

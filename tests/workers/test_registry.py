@@ -223,7 +223,7 @@ def test_options_of_another_type_are_refused() -> None:
 
 
 def test_options_are_ignored_beside_a_context_and_are_a_context_alone() -> None:
-    with pytest.warns(DeprecationWarning, match="'GpuOptions' is deprecated from version 1.6.0"):
+    with pytest.warns(FutureWarning, match="'GpuOptions' is deprecated from version 1.6.0"):
         options = GpuOptions(precision_mode="fp16")
     context = Context()
     context.append_device_info(AscendDeviceInfo(precision_mode="force_fp16"))
