@@ -84,8 +84,10 @@ class Bus:
         self._replies: deque[tuple[int, Sequence[int], list[Buffer]]] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
+        self._poller = zmq.Poller()
         self._epoch = 0
         self._state = self._session.state
+        self._is_abandoned = False
 
     # ------------------------------------------------------------ for the main thread
 
@@ -99,10 +101,9 @@ class Bus:
         os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
-        """Wait until the bus thread has ended, and release what it woke up by.
-
-        REQUIRES: the final None was taken from `deliveries`.
-        """
+        """End the bus thread, if a drain has not ended it before, and wait for it."""
+        self._is_abandoned = True
+        os.eventfd_write(self._wake_fd, 1)
         self._thread.join()
         os.close(self._wake_fd)
 
@@ -128,7 +129,10 @@ class Bus:
         session = self._session
         session.connect(time.monotonic_ns())
         socket = self._reopen(context, None)
-        while True:
+        self._poller.register(self._wake_fd, zmq.POLLIN)
+        if self._signals is not None:
+            self._poller.register(self._signals.fileno(), zmq.POLLIN)
+        while not self._is_abandoned:
             ready = self._poll(socket)
             now_ns = time.monotonic_ns()
             if socket in ready:
@@ -147,15 +151,12 @@ class Bus:
                 self._on_state(self._state)
             if session.state == ws.CLOSED:
                 self._flush_goodbye(socket)
-                return socket
+                break
+        return socket
 
     def _poll(self, socket: zmq.Socket[bytes]) -> set[object]:
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN | (zmq.POLLOUT if self._session.outbox else 0))
-        poller.register(self._wake_fd, zmq.POLLIN)
-        if self._signals is not None:
-            poller.register(self._signals.fileno(), zmq.POLLIN)
-        ready: set[object] = {item for item, _ in poller.poll(self._timeout_ms())}
+        self._poller.modify(socket, zmq.POLLIN | (zmq.POLLOUT if self._session.outbox else 0))
+        ready: set[object] = {item for item, _ in self._poller.poll(self._timeout_ms())}
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
         if self._signals is not None and self._signals.fileno() in ready:
@@ -174,6 +175,7 @@ class Bus:
         """A new socket for a new connection: a new routing id, and no message of the old one."""
         if old is not None:
             log.warning("broker lost", address=self._address, story=self._session.story())
+            self._poller.unregister(old)
             old.close(linger=0)
         self._epoch = self._session.epoch
         self.deliveries.put(self._epoch)
@@ -191,6 +193,7 @@ class Bus:
         socket.set(zmq.HEARTBEAT_TTL, silence_ms)
         socket.set(zmq.TCP_KEEPALIVE, 1)
         socket.connect(self._address)
+        self._poller.register(socket, zmq.POLLIN)
         return socket
 
     # ------------------------------------------------------------ in

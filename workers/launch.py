@@ -13,7 +13,7 @@ from protocol.errors import RemoteProtocolError
 
 #: Backends by the name that a launch document uses: module and class.
 BACKENDS = {
-    "mindspore": ("workers.backends.mindspore_graph", "MindsporeBackend"),
+    "mindspore": ("workers.backends.mindspore_graph", "MindSporeBackend"),
     "numpy": ("workers.backends.numpy_scripted", "NumpyBackend"),
 }
 

@@ -12,12 +12,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import zmq
 
 from protocol import control, head, native
+from protocol.values import Failure
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 30
+
+#: Inputs of method `add`.
+X1 = np.asarray([[1, 2], [3, 4]], np.float32)
+X2 = np.asarray([[10, 20], [30, 40]], np.float32)
 
 SERVABLE_CONFIG = """
 import numpy as np
@@ -196,6 +202,29 @@ class FakeBroker:
             replies[fields.request_id] = (fields, frames)
         return replies
 
+    def ask(
+        self, ticket: int, method: str, *instances: dict[str, object], **fields: object
+    ) -> tuple[head.Head, list[bytes]]:
+        """Send a request and take its reply."""
+        self.send(*request(ticket, method, *instances, **fields))
+        reply, frames = self.reply()
+        assert reply.request_id == ticket
+        return reply, frames
+
+    def wait_until_busy(self, busy_ms: int = 0) -> None:
+        """Wait for a heartbeat of a worker that computes; all that was sent before has arrived."""
+        while True:
+            _, frames = self.receive(head.HEARTBEAT)
+            beat = control.unpack_heartbeat(frames)
+            if beat.batch_seq and beat.busy_ms > busy_ms:
+                return
+
+    def drain(self) -> None:
+        """Acknowledge the DRAIN of an idle worker and see it off."""
+        self.receive(head.DRAIN)
+        self.send(*control.pack(control.Drain()))
+        self.receive(head.DISCONNECT)
+
 
 def request(ticket: int, method: str, *instances: dict[str, object], **fields: object):
     """A parcel: a native request for the servable `add`, asked for as its latest version."""
@@ -206,6 +235,25 @@ def parcel(ticket: int, method: str, frames: list[bytes], **fields: object) -> l
     fixed = {"budget_ms": 60_000, "service": b"add/0", "body_frames": len(frames)} | fields
     made = head.Head(head.REQUEST, request_id=ticket, method=method.encode(), **fixed)
     return [head.pack(made), *frames]
+
+
+def values_of(frames: list[bytes]) -> list[object]:
+    """The results of a native reply as plain values; failures as they are."""
+    return [
+        result if isinstance(result, Failure) else {name: v.tolist() for name, v in result.items()}
+        for result in native.decode_reply(frames)
+    ]
+
+
+def failure_of(frames: list[bytes]) -> tuple[str, str]:
+    """Reason and message of a native reply to a request that failed as a whole."""
+    error = native.decode_failure(frames)
+    return error.reason, error.message
+
+
+def open_gate(path: str, text: str) -> None:
+    """Let method `gated` go on, which answers `text`."""
+    Path(path).write_text(text)
 
 
 class WorkerProcess:

@@ -1,0 +1,261 @@
+"""How real worker processes end, and how they fail to begin; the test plays the broker."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from protocol import control, head, native, status
+from tests.workers.fake_broker import (
+    DEADLINE_S,
+    ROOT,
+    X1,
+    X2,
+    FakeBroker,
+    failure_of,
+    open_gate,
+    request,
+    values_of,
+)
+from workers.device_worker import run_worker
+
+pytestmark = pytest.mark.process
+
+# ---------------------------------------------------------------- the end
+
+
+def test_sigterm_drains_without_losing_what_is_in_flight(place, worker, broker):
+    gate = place.gate()
+    broker.send(*request(1, "gated", {"path": gate}), *request(2, "counted", {"x": 0}))
+    broker.wait_until_busy()
+    worker.signal(signal.SIGTERM)
+    broker.receive(head.DRAIN)
+    assert worker.report() == {"state": "draining"}
+    broker.send(*request(3, "counted", {"x": 0}))  # was on the way when the worker asked
+    broker.send(*control.pack(control.Drain()))
+    open_gate(gate, "open")
+    replies = broker.replies(3)
+    assert values_of(replies[2][1]) != values_of(replies[3][1])
+    _, frames = broker.receive(head.DISCONNECT)
+    assert control.unpack_disconnect(frames).reason == "drained"
+    code, _, err = worker.exit()
+    assert code == 0, err
+
+
+def test_an_idle_worker_drains_on_sigint(worker, broker):
+    worker.signal(signal.SIGINT)
+    broker.drain()
+    assert worker.exit()[0] == 0
+
+
+def test_a_second_signal_ends_a_worker_that_still_computes(place, worker, broker):
+    broker.send(*request(1, "gated", {"path": place.gate()}))
+    broker.wait_until_busy()
+    worker.signal(signal.SIGTERM)
+    broker.receive(head.DRAIN)
+    worker.signal(signal.SIGTERM)
+    assert worker.exit()[0] == 1
+
+
+def test_a_worker_without_a_broker_leaves_on_sigterm(place, start):
+    worker = start(place.document())
+    assert worker.report() == {"state": "loading"}
+    broker = FakeBroker(place.address)
+    broker.receive(head.READY)
+    broker.close()
+    worker.signal(signal.SIGTERM)
+    assert worker.exit()[0] == 0
+
+
+def test_a_worker_that_still_boots_leaves_on_sigterm(place, start):
+    place.config.write_text(f"open({place.gate()!r}).read()\n")
+    worker = start(place.document())
+    assert worker.report() == {"state": "loading"}
+    worker.signal(signal.SIGTERM)
+    assert worker.exit()[0] == 0
+
+
+def test_a_worker_dies_with_its_parent_even_when_that_is_killed(place, broker):
+    launcher = (
+        "import json, os, subprocess, sys\n"
+        "document = json.loads(sys.argv[1]) | {'parent_pid': os.getpid()}\n"
+        "worker = subprocess.Popen([sys.executable, '-m', 'workers'], stdin=subprocess.PIPE)\n"
+        "worker.stdin.write(json.dumps(document).encode())\n"
+        "worker.stdin.close()\n"
+        "worker.wait()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", launcher, json.dumps(place.document())], cwd=ROOT
+    )
+    try:
+        pidfd = os.pidfd_open(broker.admit().pid)
+        try:
+            parent.kill()
+            assert select.select([pidfd], [], [], DEADLINE_S)[0] == [pidfd]
+        finally:
+            os.close(pidfd)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+# ---------------------------------------------------------------- boot failures
+
+
+def test_a_servable_that_cannot_be_imported_is_reported_with_exit_code_3(place, start):
+    place.config.write_text("raise ValueError('no such luck')\n")
+    worker = start(place.document())
+    assert worker.report() == {"state": "loading"}
+    text = "import add.servable_config failed, no such luck"
+    assert worker.report() == {"state": "failed", "error": text}
+    code, out, err = worker.exit()
+    assert (code, out) == (3, "")
+    assert "servable_config.py" in err  # the traceback is for the log
+
+
+def test_a_model_that_cannot_be_loaded_is_reported_with_all_that_names_it(place, start):
+    place.model.write_text("{}")
+    worker = start(place.document())
+    worker.report()
+    failed = worker.report()
+    assert failed["state"] == "failed"
+    assert failed["error"].startswith(
+        f"Load model failed, servable directory: '{place.path}', servable name: 'add', "
+        "model file: '[add.json]', version number 1,model context: {}, load error details: "
+        f"model file '{place.model}' is not a scripted model"
+    )
+    assert worker.exit()[0] == 3
+
+
+def test_a_missing_version_is_a_boot_failure(place, start):
+    worker = start(place.document(version=9))
+    worker.report()
+    assert worker.report()["error"] == (
+        "Start servable failed: There is no specified version directory of models, specified "
+        f"version number: 9, servable directory: '{place.path}', servable name: 'add'"
+    )
+    assert worker.exit()[0] == 3
+
+
+def test_a_launch_document_that_is_wrong_is_a_boot_failure(place, start):
+    worker = start(place.document(backend="abacus"))
+    worker.report()
+    assert worker.report()["error"] == (
+        "key 'backend' of the launch document is 'abacus', not one of mindspore, numpy"
+    )
+    assert worker.exit()[0] == 3
+
+
+# ---------------------------------------------------------------- with MindSpore
+
+EXPORT = """
+import sys
+import mindspore as ms
+import numpy as np
+
+class Add(ms.nn.Cell):
+    def construct(self, x1, x2):
+        return x1 + x2
+
+array = ms.Tensor(np.zeros((4, 2, 2), np.float32))
+ms.export(Add(), array, array, file_name=sys.argv[1], file_format="MINDIR")
+"""
+
+
+@pytest.mark.mindspore
+def test_a_mindspore_worker_computes_and_drains_on_sigterm(place, broker, start):
+    model = place.model.with_suffix(".mindir")
+    script = place.path / "export.py"  # MindSpore reads the source of a Cell from its file
+    script.write_text(EXPORT)
+    subprocess.run([sys.executable, str(script), str(model)], check=True, capture_output=True)
+    place.config.write_text(place.config.read_text().replace("add.json", model.name))
+    worker = start(place.document(backend="mindspore"))
+    assert broker.admit().device == control.Device("CPU", 0)
+    _, frames = broker.ask(1, "add", {"x1": X1, "x2": X2})
+    assert values_of(frames) == [{"y": (X1 + X2).tolist()}]
+    worker.signal(signal.SIGTERM)
+    broker.drain()
+    code, _, err = worker.exit()
+    assert code == 0, err
+
+
+# ---------------------------------------------------------------- inside of another process
+
+
+@pytest.fixture
+def worker_thread(place, broker):
+    """Runs welcome workers on threads, and drains those that are left."""
+    threads = []
+
+    def run(**options):
+        stop = threading.Event()
+        said, codes = [], []
+        document = place.document()
+        thread = threading.Thread(
+            target=lambda: codes.append(run_worker(document, stop, said.append, **options))
+        )
+        thread.start()
+        threads.append((thread, stop))
+        assert broker.admit().pid == os.getpid()
+        return stop, said, codes, thread
+
+    yield run
+    for thread, stop in threads:
+        if thread.is_alive():
+            stop.set()
+            broker.drain()
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+
+
+def test_a_worker_runs_on_a_thread_of_another_process_until_it_is_stopped(worker_thread, broker):
+    stop, said, codes, thread = worker_thread()
+    _, frames = broker.ask(1, "add", {"x1": X1, "x2": X2})
+    assert values_of(frames) == [{"y": (X1 + X2).tolist()}]
+    stop.set()
+    broker.drain()
+    thread.join(DEADLINE_S)
+    assert codes == [0]
+    assert [each["state"] for each in said] == ["loading", "ready", "draining"]
+
+
+class BrokenDialect:
+    """Speaks native, with a bug where it is told to have one."""
+
+    def __init__(self, bug):
+        self._bug = bug
+
+    def __getattr__(self, name):
+        return self._fail if name == self._bug else getattr(native, name)
+
+    def _fail(self, *_):
+        raise ZeroDivisionError("a secret of the inside")
+
+
+def test_a_bug_in_a_dialect_costs_one_request_and_not_the_worker(worker_thread, broker):
+    worker_thread(
+        dialects={
+            head.DIALECT_NATIVE: native,
+            7: BrokenDialect("decode_request"),
+            8: BrokenDialect("encode_reply"),
+            9: BrokenDialect("encode_failure"),
+        }
+    )
+    broker.send(
+        *request(1, "counted", {"x": 0}, dialect=7),
+        *request(2, "counted", {"x": 0}, dialect=8),
+        *request(3, "no such method", {"x": 0}, dialect=9),
+        *request(4, "counted", {"x": 0}),
+    )
+    replies = broker.replies(4)
+    for ticket in (1, 2, 3):
+        reply, frames = replies[ticket]
+        assert (reply.status, reply.dialect) == (status.INTERNAL, head.DIALECT_NATIVE)
+        text = "internal error of the worker, details are in its log"
+        assert failure_of(frames) == ("system_error", text)
+    assert values_of(replies[4][1]) == [{"executions": 2}]
