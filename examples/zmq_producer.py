@@ -1,8 +1,8 @@
 """A producer with nothing but pyzmq and msgpack, written from docs/PROTOCOL.md alone.
 
-    python examples/zmq_producer.py ipc:///tmp/mindbus-0/producers.ipc
+    python examples/zmq_producer.py ipc:///tmp/mindbus-0/producers.ipc [servable method]
 
-sends two instances to the demo servable `add` and prints what comes back.
+sends two instances of two matrices (to `add` `add_common`) and prints what comes back.
 """
 
 import struct
@@ -33,12 +33,13 @@ def infer(socket, servable, method, instances, request_id=1, budget_ms=10_000):
 
 
 if __name__ == "__main__":
+    names = sys.argv[2:4] or ["add", "add_common"]
     producer = zmq.Context.instance().socket(zmq.DEALER)
     producer.linger = 0
     producer.connect(sys.argv[1])
     ones = ["float32", [2, 2], struct.pack("<4f", 1, 1, 1, 1)]
     ramp = ["float32", [2, 2], struct.pack("<4f", 1, 2, 3, 4)]
-    answers, _, _ = infer(producer, "add", "add_common", [{"x1": ones, "x2": ramp}] * 2)
+    answers, _, _ = infer(producer, *names, [{"x1": ones, "x2": ramp}] * 2)
     for answer in answers:
         dtype, shape, content = answer["y"]
         print(dtype, shape, struct.unpack("<4f", content))
