@@ -79,7 +79,8 @@ class Server:
         self.settings = settings or ServerSettings()
         self._lock = threading.RLock()
         self._supervisor: Supervisor | None = None
-        self._directory: RunDirectory | None = None
+        #: The first start of gateway and broker.
+        self._infrastructure: Future[None] = Future()
         self._requests_max = self.settings.requests_max
         self._has_servables = False
         #: Number of the latest signal, once one came, and how many came.
@@ -89,7 +90,7 @@ class Server:
     # ------------------------------------------------------------ starting
 
     def start_servables(self, launches: Sequence[ServableLaunch]) -> None:
-        """Start one worker per device of each launch; return when all are READY.
+        """Start one worker per device of each launch; return when they and the gateway are READY.
 
         Raises: StartError. What was wrong with a parameter leaves the server as it was; if a
         worker fails, everything has been stopped.
@@ -109,7 +110,8 @@ class Server:
             supervisor = self._ensure_running()
             self._has_servables = True
             started = supervisor.add(specs)
-        self._result(started)
+        for future in (self._infrastructure, started):
+            self._result(future)
 
     def open_grpc(
         self,
@@ -236,7 +238,6 @@ class Server:
             directory = RunDirectory.open(self.settings.run_directory)
         except RunDirectoryError as error:
             raise StartError(str(error)) from None
-        self._directory = directory
         supervisor = Supervisor(
             directory,
             self.settings.mode,
@@ -246,7 +247,7 @@ class Server:
         )
         supervisor.start()
         self._supervisor = supervisor
-        supervisor.add(self._infrastructure_specs(directory))
+        self._infrastructure = supervisor.add(self._infrastructure_specs(directory))
         if self._signals:
             # It came while there was nothing to stop yet.
             self.request_stop()

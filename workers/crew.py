@@ -178,12 +178,12 @@ class Crew:
             return
         match report.get("state") or report.get("event"):
             case "started":
-                member.producers = report.get("producers") or []
+                member.note_producers(report)
                 self.doors.gateway_started(member.slot.name)
                 self.flush_doors()
             case "ready":
                 member.device = report.get("device")
-                member.producers = report.get("producers") or []
+                member.note_producers(report)
                 self._note_ready(member, now_ns)
             case "draining":
                 member.slot.apply(slots.SIGNED_OFF, now_ns)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from workers import slot as slots
@@ -38,6 +40,13 @@ class Member:
     def presence(self) -> ChildPresence:
         """What the stop policy sees. REQUIRES: a process is here."""
         return ChildPresence(self.spec.kind, self.is_serving)
+
+    def note_producers(self, report: Mapping[str, Any]) -> None:
+        """A broker is bound to these addresses; its successor gets the same, ports resolved."""
+        self.producers = list(report.get("producers") or [])
+        if self.producers:
+            document = {**self.spec.document, "producers_addresses": self.producers}
+            self.spec = replace(self.spec, document=document)
 
     def forget_process(self) -> None:
         """The process is gone: what was true of it is not true of its successor."""

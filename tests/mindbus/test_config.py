@@ -117,8 +117,8 @@ def test_relative_paths_count_from_where_the_command_was_given() -> None:
         (
             ["--gateways", "2"],
             (
-                "--gateways 2 needs --mode standalone: in mode embedded the broker is inside the one "
-                "gateway"
+                "--gateways 2 needs --mode standalone: "
+                "in mode embedded the broker is inside the one gateway"
             ),
         ),
     ],

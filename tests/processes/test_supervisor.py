@@ -49,13 +49,19 @@ class World:
         (directory / "fake.json").write_text(json.dumps({"boot": boot, **script}))
         return ServableLaunch(str(self.servables), name)
 
-    def server(self, restarts: RestartLimits = FAST, grace_ms: int = 3_000) -> Server:
+    def server(
+        self,
+        restarts: RestartLimits = FAST,
+        grace_ms: int = 3_000,
+        producers_addresses: tuple[str, ...] = (),
+    ) -> Server:
         """A server with fake children that is stopped at the end of the test."""
         server = Server(
             ServerSettings(
                 run_directory=self.run_directory,
                 restarts=restarts,
                 grace_ms=grace_ms,
+                producers_addresses=producers_addresses,
                 commands=COMMANDS,
             )
         )
@@ -216,6 +222,18 @@ def test_a_killed_gateway_comes_back_with_its_doors_at_the_same_addresses(world:
         "gateway open_rest",
         "gateway limits",
     ]
+
+
+def test_a_killed_gateway_binds_the_producers_port_that_port_0_became(world: World) -> None:
+    server = world.server(producers_addresses=("tcp://127.0.0.1:0",))
+    server.start_servables([world.servable()])
+    pid = slot(server, "gateway/0")["pid"]
+    producers = [f"ipc://{world.run_directory}/producers.ipc", f"tcp://127.0.0.1:{pid}"]
+    assert server.status()["producers"] == producers
+    os.kill(pid, signal.SIGKILL)
+    wait_for_state(server, "gateway/0", "READY", 2)
+    assert server.status()["producers"] == producers
+    assert json.loads((world.run_directory / "server.json").read_text())["producers"] == producers
 
 
 def test_a_taken_port_is_an_error_that_leaves_the_server_as_it_was(world: World) -> None:

@@ -28,7 +28,11 @@ def main() -> int:
     say(
         {
             "event": "started",
-            "producers": document["producers_addresses"],
+            # A port 0 becomes one that only this process would have chosen.
+            "producers": [
+                address.replace(":0", f":{os.getpid()}")
+                for address in document["producers_addresses"]
+            ],
             "workers": document["workers_address"],
         }
     )
