@@ -26,6 +26,9 @@ RECONNECT_MS_MAX = 500
 #: A broker that accepts and then stays mute is given up after this long (libzmq: 30 s).
 HANDSHAKE_MS = 5_000
 
+#: The last words of a client, its CANCEL, may take so long to leave when it closes.
+LINGER_MS = 100
+
 MONITORED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
@@ -109,11 +112,15 @@ class Dealer:
         """Whether a message or an event of the monitor is there to be taken."""
         return bool((_events(self.socket) | _events(self.monitor)) & zmq.POLLIN)
 
-    def close(self) -> None:
-        """Close both sockets; what was not sent is dropped."""
+    def close(self, session: ClientSession | None = None) -> None:
+        """Close both sockets. What `session` left to send has LINGER_MS to leave."""
+        linger_ms = 0
+        if session is not None and session.outbox:
+            linger_ms = LINGER_MS
+            self.send_from(session)
         self.socket.disable_monitor()
         self.monitor.close(linger=0)
-        self.socket.close(linger=0)
+        self.socket.close(linger=linger_ms)
 
 
 def _events(socket: zmq.Socket[bytes]) -> int:

@@ -124,8 +124,9 @@ class HttpConnection(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"connection":
                 options = [option.strip().lower() for option in value.split(b",")]
-                value = b",".join(o for o in options if o not in UPGRADE_HEADERS)
-            if name not in UPGRADE_HEADERS:
+                kept = [option for option in options if option not in UPGRADE_HEADERS]
+                lines += [name, b": ", b",".join(kept), b"\r\n"]
+            elif name not in UPGRADE_HEADERS:
                 lines += [name, b": ", value, b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)

@@ -98,10 +98,10 @@ class RemoteBus:
             self._timer.cancel()
         for fd in self._fds:
             self._loop.remove_reader(fd)
-        self._dealer.close()
-        self._context.destroy(linger=0)
-        self.session.fail_all("the connection to the broker was closed before the reply came")
+        self.session.close("the connection to the broker was closed before the reply came")
         self._hand_out()
+        self._dealer.close(self.session)
+        self._context.term()
 
     # ------------------------------------------------------------ one turn
 

@@ -117,7 +117,7 @@ class _Application:
         try:
             body = await self._read_body(receive)
             answer = await self._handler.handle(scope["method"], scope["raw_path"], body)
-        except (asyncio.CancelledError, _Gone):
+        except (asyncio.CancelledError, _GoneError):
             if connection.is_abandoned:
                 return
             raise
@@ -149,10 +149,10 @@ class _Application:
             if not message["more_body"]:
                 return b"".join(chunks) if size <= self._handler.body_bytes_max else None
             message = await receive()
-        raise _Gone
+        raise _GoneError
 
 
-class _Gone(Exception):
+class _GoneError(Exception):
     """The client went away before its request was complete."""
 
 
@@ -172,7 +172,7 @@ def _settings(
         log_level="error",
         backlog=BACKLOG,
         timeout_keep_alive=patience.idle_s,  # type: ignore[arg-type]
-        ssl_context_factory=None if context is None else lambda config, default: context,
+        ssl_context_factory=None if context is None else lambda *_: context,
     )
 
 

@@ -32,7 +32,7 @@ INSTANCE_COUNT_UNKNOWN = 1
 
 
 class RestfulHandler:
-    """Answers RESTful requests through a bus. body_bytes_max: `max_msg_mb_size` × 1048576."""
+    """Answers RESTful requests through a bus. body_bytes_max: `max_msg_mb_size` times 1048576."""
 
     def __init__(self, bus: Bus, body_bytes_max: int) -> None:
         self._bus = bus

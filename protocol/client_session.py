@@ -63,7 +63,7 @@ class Completion(NamedTuple):
 class ClientSession:
     """One client of one broker, without sockets, clock, threads and logging.
 
-    Doors: `submit`, `cancel`, `connected`, `broker_lost`, `receive`, `handle_timer`,
+    Doors: `submit`, `cancel`, `connected`, `broker_lost`, `close`, `receive`, `handle_timer`,
     `next_timer_ns`; the shell sends and clears `outbox`, and hands out and clears `completed`.
     """
 
@@ -155,11 +155,19 @@ class ClientSession:
         self.outbox.clear()
         self._fail_sent("the connection to the broker broke before the reply came")
 
-    def fail_all(self, text: str) -> None:
-        """The shell closes: every request that has not ended fails with `broker_lost`."""
-        self._story.append(("fail_all", len(self._outstanding)))
-        self.is_connected = False
+    def close(self, text: str) -> None:
+        """The shell is about to close: what has not ended fails with `broker_lost`.
+
+        One message is left in `outbox` that cancels all of it in the broker, which would else find
+        out only when it has a reply and nobody to send it to.
+        """
+        self._story.append(("close", len(self._outstanding)))
         self.outbox.clear()
+        sent = [i for i in self._outstanding if i not in self._waiting]
+        if self.is_connected and sent:
+            cancel = heads.Head(heads.CANCEL)
+            self.outbox.append([heads.pack(cancel._replace(request_id=i)) for i in sent])
+        self.is_connected = False
         self._waiting.clear()
         self._fail_sent(text)
 

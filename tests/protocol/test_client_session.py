@@ -140,7 +140,8 @@ def test_patience_without_a_connection_ends_with_broker_lost() -> None:
     session.submit(request(), [b"a"], 0)
     patience_ns = SETTINGS.patience_ms * NS_PER_MS
     next_ns = session.next_timer_ns()
-    assert next_ns is not None and patience_ns <= next_ns <= patience_ns + BUCKET_NS
+    assert next_ns is not None
+    assert patience_ns <= next_ns <= patience_ns + BUCKET_NS
     session.handle_timer(patience_ns - 1)
     assert session.completed == []
     session.handle_timer(next_ns)
@@ -155,7 +156,8 @@ def test_a_budget_shorter_than_the_patience_ends_the_wait_for_a_connection() -> 
     session.submit(request(), [b"a"], 0)
     session.submit(request(budget_ms=20), [b"b"], 0)
     next_ns = session.next_timer_ns()
-    assert next_ns is not None and next_ns <= 20 * NS_PER_MS + BUCKET_NS
+    assert next_ns is not None
+    assert next_ns <= 20 * NS_PER_MS + BUCKET_NS
     session.handle_timer(next_ns)
     assert reasons(session.completed) == [(2, "broker_lost", status.UNAVAILABLE)]
     session.check_invariants()
@@ -237,15 +239,25 @@ def test_a_heartbeat_is_welcome_at_any_time(session: ClientSession) -> None:
     assert (session.completed, session.messages_malformed) == ([], 0)
 
 
-def test_closing_fails_everything_sent_or_not() -> None:
-    session = ClientSession(SETTINGS)
-    session.connected()
+def test_closing_fails_and_cancels_what_was_sent(session: ClientSession) -> None:
     session.submit(request(), [b"a"], 0)
-    session.is_connected = False
     session.submit(request(), [b"b"], 0)
-    session.fail_all("closed")
+    session.close("closed")
     assert [reason for _, reason, _ in reasons(session.completed)] == ["broker_lost"] * 2
+    (message,) = session.outbox
+    assert [heads.unpack(bytes(head)) for head in message] == [
+        heads.Head(heads.CANCEL, request_id=1),
+        heads.Head(heads.CANCEL, request_id=2),
+    ]
     assert session.outstanding_count == 0
+
+
+def test_closing_without_a_connection_fails_what_waits_and_sends_nothing() -> None:
+    session = ClientSession(SETTINGS)
+    session.submit(request(), [b"a"], 0)
+    session.close("closed")
+    assert reasons(session.completed) == [(1, "broker_lost", status.UNAVAILABLE)]
+    assert session.outbox == []
     session.check_invariants()
 
 
