@@ -1,0 +1,168 @@
+"""`mindbus infer`: one request from the command line, straight to the broker.
+
+    mindbus infer add add_common --address ipc:///run/mindbus/producers.ipc \
+        --json '[{"x1": [[1, 2], [3, 4]], "x2": [[5, 6], [7, 8]]}]'
+    mindbus infer resnet classify --address tcp://host:5600 --input image=cat.png
+
+Numbers in JSON mean what they mean at the RESTful door: integers are int32, other numbers float32,
+`{"b64": "..."}` are bytes. An input from a file is the array of a `.npy` file, else the file's
+bytes. The results are printed as JSON: one object, or an array of them if instances came as one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindbus.bus_client import BusClient
+from mindbus.bus_errors import BusError
+
+#: Exit codes: everything succeeded; the server refused or failed; the command line is wrong.
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command `infer`; the parsed arguments then have `run`, which does it."""
+    parser = subparsers.add_parser(
+        "infer",
+        help="send one request to a running server",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("servable", help="name of the servable")
+    parser.add_argument("method", help="name of the method")
+    parser.add_argument(
+        "--address", required=True, help="the broker's address: ipc://path or tcp://host:port"
+    )
+    parser.add_argument("--json", metavar="INSTANCES", help="an object, or an array of objects")
+    parser.add_argument(
+        "--input",
+        metavar="NAME=FILE",
+        action="append",
+        default=[],
+        help="one input from a file, into every instance; may be repeated",
+    )
+    parser.add_argument("--version-number", type=int, default=0, help="0: the latest (default)")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds (default: 30)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send the request and print the results. Returns an exit code."""
+    try:
+        instances, is_list = read_instances(arguments.json, arguments.input)
+        with BusClient(arguments.address, timeout=arguments.timeout) as client:
+            results = client.infer(
+                arguments.servable,
+                arguments.method,
+                instances,
+                arguments.version_number,
+                return_errors=True,
+            )
+    except BusError as error:
+        return _complain(f"{error.reason}: {error}", EXIT_FAILED)
+    except (ValueError, TypeError, OSError) as error:
+        return _complain(str(error), EXIT_USAGE)
+    printable = [_printable(result) for result in results]
+    print(json.dumps(printable if is_list else printable[0], ensure_ascii=False))
+    return EXIT_FAILED if any(isinstance(one, BusError) for one in results) else EXIT_OK
+
+
+def _complain(text: str, exit_code: int) -> int:
+    print(f"mindbus infer: {text}", file=sys.stderr)
+    return exit_code
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def read_instances(text: str | None, inputs: list[str]) -> tuple[list[dict[str, Any]], bool]:
+    """The instances, and whether they came as an array.
+
+    text: JSON, or None for one instance that has only `inputs`. inputs: `name=file`.
+    Raises: ValueError naming what is wrong; OSError for a file that cannot be read.
+    """
+    if text is None and not inputs:
+        raise ValueError("--json or --input is needed")
+    try:
+        document = {} if text is None else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--json is not JSON: {error}") from None
+    listed = document if isinstance(document, list) else [document]
+    if not listed or not all(isinstance(instance, dict) for instance in listed):
+        raise ValueError("--json must be an object, or an array of at least one object")
+    instances = [
+        {name: _value(name, item) for name, item in instance.items()} for instance in listed
+    ]
+    files = dict(_read_input(option) for option in inputs)
+    return [instance | files for instance in instances], isinstance(document, list)
+
+
+def _read_input(option: str) -> tuple[str, Any]:
+    name, equals, path = option.partition("=")
+    if not name or not equals or not path:
+        raise ValueError(f"--input must be NAME=FILE, not {option!r}")
+    if path.endswith(".npy"):
+        return name, np.load(path, allow_pickle=False)
+    return name, Path(path).read_bytes()
+
+
+def _value(name: str, item: Any) -> Any:
+    """A JSON value as what the bus client sends."""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, dict):
+        return _bytes(name, item)
+    try:
+        array = np.asarray(item)
+    except ValueError:
+        raise ValueError(f"input {name!r}: the array is ragged") from None
+    if array.dtype.kind == "b":
+        return array
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype.kind in "iu":
+        if array.size and (array.min() < -(1 << 31) or array.max() >= 1 << 31):
+            raise ValueError(f"input {name!r}: an integer is outside of int32")
+        return array.astype(np.int32)
+    raise ValueError(f"input {name!r}: {json.dumps(item)[:100]} is neither number nor bool")
+
+
+def _bytes(name: str, item: dict[str, Any]) -> bytes:
+    text = item.get("b64")
+    if len(item) != 1 or not isinstance(text, str):
+        raise ValueError(f'input {name!r}: an object must be {{"b64": "..."}}')
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"input {name!r}: {error}") from None
+
+
+# ---------------------------------------------------------------- results
+
+
+def _printable(result: dict[str, Any] | BusError) -> dict[str, Any]:
+    if isinstance(result, BusError):
+        return {"error": str(result), "reason": result.reason}
+    return {name: _jsonable(value) for name, value in result.items()}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            finite = np.isfinite(value)
+            value = value.astype(object)
+            value[~finite] = None  # JSON has no word for them; the RESTful door says null, too
+        return value.tolist()
+    return value
