@@ -56,7 +56,7 @@ def test_a_unix_socket_without_a_path_is_refused() -> None:
         ("localhost:", "Missing ip or port of the {door} address 'localhost:'"),
         ("[]:1", "Missing ip or port of the {door} address '[]:1'"),
         ("h:5a", "The type of {door} address 'h:5a' port is not a number"),
-        ("h:\u0665", "The type of {door} address 'h:0665' port is not a number"),
+        ("h:\u0665", "The type of {door} address 'h:\u0665' port is not a number"),
         ("h:0", "The port of the {door} address 'h:0' is out of legal range [1 ~ 65535]"),
         ("h:-1", "The port of the {door} address 'h:-1' is out of legal range [1 ~ 65535]"),
         ("h:65536", "The port of the {door} address 'h:65536' is out of legal range [1 ~ 65535]"),
