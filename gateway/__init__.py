@@ -1,0 +1,1 @@
+"""The doors: gRPC and REST in front, the bus behind, and handlers of bytes in between."""
