@@ -1,0 +1,254 @@
+"""MindSpore computes: MindIR files as compiled graphs, on Ascend, GPU or CPU by the same code.
+
+MindSpore is imported on first use, because it takes seconds and only workers may need it. What
+was measured with MindSpore 2.10 on CPU, and is relied on here:
+
+- A graph is compiled at the first call with each new shape (about 100 ms for a small net), and
+  kept; the caller warms the batch sizes that it allows.
+- `Tensor.from_numpy` shares the memory of an array (1 µs; `Tensor(array)` copies, 330 µs for
+  4 MB). MindSpore holds the array until the next call of the same graph, but does not read it.
+- An output has its own memory for as long as its array lives, also when the graph returns an
+  input or a parameter; only a value that is returned twice is one array twice.
+- Threads are left at MindSpore's choice, which follows the CPUs that the process may use. On two
+  cores no setting was faster; two dispatch threads were 30 times slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workers.backends.base import Array, BackendError, DeviceReport, TensorSpec
+from workers.declarations import ModelDeclaration
+from workers.mindir import GraphSignature, MindirError, read_signature
+from workers.mindspore_discovery import MindSporeMissingError, require_package
+
+#: Device targets in the order in which they are tried when none is asked for.
+PROBE_ORDER = ("Ascend", "GPU", "CPU")
+
+#: What MindSpore raises for its own and for the model's failures.
+MINDSPORE_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    NameError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    OSError,
+    ImportError,
+)
+
+#: Options of AscendDeviceInfo that change what a model takes or gives. They belong to the
+#: conversion into an OM model, which this backend does not do, so they cannot be ignored.
+_ASCEND_CONVERSION_OPTIONS = ("insert_op_cfg_path", "input_shape", "output_type")
+
+
+class MindSporeBackend:
+    """MindSpore in this process, bound to one device for life."""
+
+    def __init__(self) -> None:
+        self._device: DeviceReport | None = None
+
+    def open_device(self, target: str | None, device_id: int) -> DeviceReport:
+        """Bind the process to a device; target None = the first available of `PROBE_ORDER`.
+
+        Raises: BackendError if MindSpore is missing, does not support the target here, has no
+            such device, or reports another one than was asked for.
+        """
+        assert self._device is None, f"this process is bound to {self._device}"
+        mindspore = _import_mindspore()
+        try:
+            target = target or _first_available(mindspore)
+            mindspore.set_context(mode=mindspore.GRAPH_MODE)
+            mindspore.set_device(target, device_id)
+            _check_device_count(mindspore, target, device_id)
+            current = mindspore.get_current_device()
+        except MINDSPORE_ERRORS as error:
+            raise BackendError(
+                f"device {target} {device_id} cannot be opened: {_brief(error)}"
+            ) from error
+        report = DeviceReport(current.device_target, current.device_id)
+        if report != (target, device_id):
+            raise BackendError(
+                f"device {target} {device_id} was asked for, "
+                f"but MindSpore is on {report.target} {report.id}"
+            )
+        self._device = report
+        return report
+
+    def load(
+        self, model: ModelDeclaration, version_directory: Path, dec_key: bytes | None, dec_mode: str
+    ) -> LoadedGraphs:
+        """Load every file of `model` as one subgraph; nothing is compiled before the first call.
+
+        `model.config_file` and the thread options of `model.context` concern MindSpore Lite only.
+        Raises: BackendError.
+        """
+        assert self._device is not None, "open_device comes first"
+        if model.format != "mindir":
+            raise BackendError(
+                f"Not support device type {self._device.target} and model type {model.format}. "
+                "Current inference backend: MindSpore. Export the model as MindIR."
+            )
+        _apply_device_options(model, self._device.target)
+        paths = [version_directory / file for file in model.files]
+        try:
+            signatures = [read_signature(path, dec_key, dec_mode) for path in paths]
+        except MindirError as error:
+            raise BackendError(str(error)) from None
+        return LoadedGraphs(signatures, [_load_graph(path, dec_key, dec_mode) for path in paths])
+
+
+class LoadedGraphs:
+    """One graph per model file, ready to compute. Used by one thread at a time."""
+
+    def __init__(self, signatures: Sequence[GraphSignature], graphs: Sequence[Any]) -> None:
+        from mindspore import Tensor
+
+        self._signatures = tuple(signatures)
+        self._graphs = tuple(graphs)
+        self._copy_in = Tensor
+        self._share = Tensor.from_numpy
+
+    @property
+    def inputs(self) -> Sequence[tuple[TensorSpec, ...]]:
+        """The inputs of each subgraph, in the order of the model files."""
+        return [signature.inputs for signature in self._signatures]
+
+    @property
+    def outputs(self) -> Sequence[tuple[TensorSpec, ...]]:
+        """The outputs of each subgraph, in the order of the model files."""
+        return [signature.outputs for signature in self._signatures]
+
+    def predict(self, subgraph: int, arrays: Sequence[Array]) -> Sequence[Array]:
+        """Compute one batch on one subgraph; see `LoadedModel.predict`.
+
+        A shape that was not seen before is compiled first, whatever the signature says of it:
+        MindSpore does not compare shapes, the caller does.
+        Raises: BackendError with MindSpore's own text.
+        """
+        graph = self._graphs[subgraph]
+        try:
+            result = graph(*[self._tensor(array) for array in arrays])
+            outputs = [_array(leaf) for leaf in _flatten(result)]
+        except MINDSPORE_ERRORS as error:
+            raise BackendError(_brief(error)) from error
+        expected = len(self._signatures[subgraph].outputs)
+        if len(outputs) != expected:
+            raise BackendError(f"the model gave {len(outputs)} outputs, its file says {expected}")
+        return outputs if expected == 1 else _unshared(outputs)
+
+    def _tensor(self, array: Array) -> Any:
+        # Kernels use vector loads; an array cut out of a message may start at any byte.
+        return self._share(array) if array.flags.aligned else self._copy_in(array)
+
+
+# ---------------------------------------------------------------- device
+
+
+def _import_mindspore() -> Any:
+    try:
+        require_package()
+        import mindspore
+    except MindSporeMissingError as error:
+        raise BackendError(str(error)) from None
+    except MINDSPORE_ERRORS as error:
+        raise BackendError(f"MindSpore cannot be imported: {_brief(error)}") from error
+    return mindspore
+
+
+def _device_module(mindspore: Any, target: str) -> Any:
+    return getattr(mindspore.device_context, target.lower())
+
+
+def _first_available(mindspore: Any) -> str:
+    for target in PROBE_ORDER:
+        if _device_module(mindspore, target).is_available():
+            return target
+    raise BackendError(f"MindSpore supports none of {', '.join(PROBE_ORDER)} on this machine")
+
+
+def _check_device_count(mindspore: Any, target: str, device_id: int) -> None:
+    # `set_device` only writes the id down; the first kernel would fail much later. CPU ids are
+    # names of slots, any number of them share the one CPU.
+    if target == "CPU":
+        return
+    count = _device_module(mindspore, target).device_count()
+    if device_id >= count:
+        raise BackendError(f"device {target} {device_id} was asked for, there are {count}")
+
+
+def check_device_options(model: ModelDeclaration, target: str) -> dict[str, str]:
+    """What `Context` of a model says for this target, by option.
+
+    `precision_mode` of Ascend is honoured. That of CPU and GPU, and the Ascend options that only
+    tune the speed of an OM conversion, have no counterpart for compiled graphs.
+    Raises: BackendError for options that would change what the model takes or gives.
+    """
+    options = model.context.device_options(target) if model.context is not None else {}
+    refused = [name for name in _ASCEND_CONVERSION_OPTIONS if name in options]
+    if refused:
+        raise BackendError(
+            f"AscendDeviceInfo {', '.join(refused)} of model {model.key} cannot be applied: "
+            "MindIR graphs are not converted to OM"
+        )
+    return options
+
+
+def _apply_device_options(model: ModelDeclaration, target: str) -> None:
+    options = check_device_options(model, target)
+    if target != "Ascend" or "precision_mode" not in options:
+        return
+    from mindspore.device_context.ascend import op_precision
+
+    try:
+        op_precision.precision_mode(options["precision_mode"])
+    except MINDSPORE_ERRORS as error:
+        raise BackendError(f"precision_mode of {model.key}: {_brief(error)}") from error
+
+
+# ---------------------------------------------------------------- graphs
+
+
+def _load_graph(path: Path, dec_key: bytes | None, dec_mode: str) -> Any:
+    import mindspore
+
+    key = {} if dec_key is None else {"dec_key": dec_key, "dec_mode": dec_mode}
+    try:
+        return mindspore.nn.GraphCell(mindspore.load(str(path), **key))
+    except MINDSPORE_ERRORS as error:
+        raise BackendError(f"model file '{path}' cannot be loaded: {_brief(error)}") from error
+
+
+def _flatten(result: Any) -> Iterator[Any]:
+    """The leaves of a graph's result, in the order of `mindir.read_signature`."""
+    if isinstance(result, tuple | list):
+        for item in result:
+            yield from _flatten(item)
+    else:
+        yield result
+
+
+def _array(leaf: Any) -> Array:
+    # A graph may return a Python number that was constant when it was exported.
+    array: Array = leaf.asnumpy() if hasattr(leaf, "asnumpy") else np.asarray(leaf)
+    return array
+
+
+def _unshared(outputs: list[Array]) -> list[Array]:
+    """Give each output its own memory, because the caller may write to it."""
+    for index, output in enumerate(outputs):
+        if any(np.may_share_memory(output, earlier) for earlier in outputs[:index]):
+            outputs[index] = output.copy()
+    return outputs
+
+
+def _brief(error: BaseException) -> str:
+    """An error's text without MindSpore's list of C++ frames, which the log has with the cause."""
+    return str(error).split("\n\n---", 1)[0].strip() or type(error).__name__
