@@ -1,0 +1,1 @@
+"""Servables to try MindBus with, and the scripts that make their models."""
