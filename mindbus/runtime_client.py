@@ -37,11 +37,15 @@ class RuntimeClient:
         except RunDirectoryError as error:
             self._socket.close()
             raise NotRunningError(str(error)) from None
-        except OSError as error:
+        except (FileNotFoundError, ConnectionRefusedError):
+            # No socket, or the one of a server that was killed.
             self._socket.close()
             raise NotRunningError(
-                f"no MindBus server runs with run directory {run_directory} ({error.strerror})"
+                f"no MindBus server runs with run directory {run_directory}"
             ) from None
+        except OSError as error:
+            self._socket.close()
+            raise NotRunningError(f"control socket {path}: {error.strerror}") from None
 
     def __enter__(self) -> RuntimeClient:
         return self

@@ -1,0 +1,206 @@
+"""The command line: `mindbus serve | status | stop | infer | version`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mindbus.config import (
+    GRACE_MS_DEFAULT,
+    GRACE_MS_MAX,
+    ConfigError,
+    ServableChoice,
+    ServeConfig,
+    add_flags,
+    read_config,
+    read_dec_key,
+    read_run_directory,
+)
+from mindbus.runtime_client import NotRunningError, RuntimeClient
+from workers.child import CODE_ROOT
+
+if TYPE_CHECKING:
+    from mindbus.servables import ServableLaunch
+    from mindbus.server import ServerSettings
+
+EXIT_OK = 0
+EXIT_ERROR = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `mindbus` and of `python -m mindbus`. Returns the exit code."""
+    parser = _parser()
+    flags = parser.parse_args(arguments)
+    try:
+        code: int = flags.run(flags)
+    except (ConfigError, NotRunningError) as error:
+        _complain(str(error))
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output has gone (`mindbus status | head`).
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the flush at the exit
+        return EXIT_ERROR
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    from mindbus import infer_command
+
+    parser = argparse.ArgumentParser(
+        prog="mindbus", description="Serves MindSpore models over gRPC, REST and ZeroMQ."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve until SIGTERM, Ctrl-C or `mindbus stop`")
+    add_flags(serve)
+    serve.set_defaults(run=_serve)
+    status = commands.add_parser("status", help="show processes, doors and queues")
+    _add_run_directory(status)
+    status.add_argument("--json", action="store_true", help="one JSON document")
+    status.set_defaults(run=_status)
+    stop = commands.add_parser("stop", help="drain and stop the server")
+    _add_run_directory(stop)
+    stop.add_argument(
+        "--grace-ms",
+        type=_grace_ms,
+        default=GRACE_MS_DEFAULT,
+        metavar="N",
+        help=f"time to finish running requests (default: {GRACE_MS_DEFAULT})",
+    )
+    stop.set_defaults(run=_stop)
+    infer_command.add_parser(commands)
+    version = commands.add_parser("version", help="show the version")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def _add_run_directory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run-directory", metavar="DIR", help="which server [MINDBUS_RUN_DIRECTORY]"
+    )
+
+
+def _grace_ms(text: str) -> int:
+    grace_ms = int(text)
+    if not 0 <= grace_ms <= GRACE_MS_MAX:
+        raise argparse.ArgumentTypeError(f"{grace_ms} is not in 0..{GRACE_MS_MAX}")
+    return grace_ms
+
+
+def _complain(text: str) -> None:
+    print(f"mindbus: {text}", file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------- serve
+
+
+def _serve(flags: argparse.Namespace) -> int:
+    # Here and not above: `status` and `stop` need none of it and shall answer at once.
+    from mindbus.server import Server, StartError
+    from mindbus.status_table import ready_line
+    from telemetry.log import configure
+
+    configure("mindbus")
+    config = read_config(vars(flags), os.environ)
+    server = Server(_server_settings(config))
+    server.install_signal_handlers()
+    try:
+        launches = _launches(config)
+        server.open_grpc(config.grpc_address, config.max_msg_mb_size)
+        server.open_rest(config.rest_address, config.max_msg_mb_size)
+        server.start_servables(launches)
+        print(ready_line(server.status()), flush=True)
+    except StartError as error:
+        server.stop()
+        _complain(str(error))
+        return EXIT_ERROR
+    code = server.wait()
+    if server.failure is not None:
+        _complain(str(server.failure))
+    forced_by = server.forced_by
+    return code if forced_by is None else 128 + forced_by
+
+
+def _server_settings(config: ServeConfig) -> ServerSettings:
+    from mindbus.server import ServerSettings
+    from workers.restart_policy import RestartLimits
+
+    return ServerSettings(
+        run_directory=config.run_directory,
+        mode=config.mode,
+        gateways=config.gateways,
+        requests_max=config.requests_max,
+        producers_addresses=config.producers_addresses,
+        grace_ms=config.grace_ms,
+        restarts=RestartLimits(drain_limit_ms=config.grace_ms),
+    )
+
+
+def _launches(config: ServeConfig) -> list[ServableLaunch]:
+    """One launch per servable. Raises StartError, ConfigError."""
+    from mindbus.servables import ServableLaunch, check_servable, discover_servables
+
+    dec_key = None if config.dec_key_file is None else read_dec_key(config.dec_key_file)
+    choices = config.servables or tuple(
+        ServableChoice(name) for name in discover_servables(config.servable_directory)
+    )
+    launches = [
+        ServableLaunch(
+            servable_directory=str(config.servable_directory),
+            servable_name=choice.name,
+            version=choice.version,
+            device_ids=config.device_ids,
+            device_target=config.device_target,
+            backend=config.backend,
+            dec_key=dec_key,
+            dec_mode=config.dec_mode,
+        )
+        for choice in choices
+    ]
+    for launch in launches:
+        # Before any door opens: what is plainly not there needs no server to find out.
+        check_servable(launch)
+    return launches
+
+
+# ---------------------------------------------------------------- status, stop, version
+
+
+def _status(flags: argparse.Namespace) -> int:
+    from mindbus.broker_stats import read_stats
+    from mindbus.status_table import format_status, merge_stats
+
+    with RuntimeClient(read_run_directory(vars(flags), os.environ)) as client:
+        status = client.status()
+    producers = status["producers"]
+    merged = merge_stats(status, read_stats(producers[0]) if producers else None)
+    print(json.dumps(merged, indent=2) if flags.json else format_status(merged))
+    return EXIT_OK
+
+
+def _stop(flags: argparse.Namespace) -> int:
+    with RuntimeClient(read_run_directory(vars(flags), os.environ)) as client:
+        code = client.stop(flags.grace_ms)
+    print("MindBus: stopped")
+    return code
+
+
+def _version(_flags: argparse.Namespace) -> int:
+    print(f"mindbus {version()}")
+    return EXIT_OK
+
+
+def version() -> str:
+    """The version of this package, also in a checkout that is not installed."""
+    project = CODE_ROOT / "pyproject.toml"
+    if project.is_file():
+        return str(tomllib.loads(project.read_text())["project"]["version"])
+    return importlib.metadata.version("mindbus")
