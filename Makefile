@@ -1,0 +1,87 @@
+# MindBus: everything that a checkout can do. `make` alone lists it.
+# ARGS passes flags on: make serve ARGS="--grpc-address 0.0.0.0:5500", make test ARGS="-k broker"
+
+SHELL       := /bin/sh
+.SHELLFLAGS := -eu -c
+MAKEFLAGS   += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help setup serve demo stop status test test-fast check format lint types lock clean
+
+# The interpreter that makes the environment: 3.11 or 3.12, which is what MindSpore has wheels for.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	command -v $$python && break; done)
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS  ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make the environment .venv from requirements.lock
+
+serve: setup ## serve the demo models until Ctrl-C; ARGS: see `mindbus serve --help`
+	@$(BIN)/python -m examples.prepare_demo
+	@exec $(BIN)/mindbus serve --servable-directory build/servables $(ARGS)
+
+demo: setup ## send handwritten digits through every door of the running server
+	@exec $(BIN)/python -m examples.demo $(ARGS)
+
+stop: setup ## drain and stop the running server
+	@exec $(BIN)/mindbus stop $(ARGS)
+
+status: setup ## show the running server's processes, doors and queues
+	@exec $(BIN)/mindbus status $(ARGS)
+
+test: setup ## run all tests
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+test-fast: setup ## run the tests that start no process and need no MindSpore, in seconds
+	@exec $(BIN)/python -m pytest -m "not process and not mindspore" $(ARGS)
+
+check: lint types test ## everything that decides whether a change is good
+
+format: setup ## rewrite the code as the formatter wants it
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lint: setup ## check style and form
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup ## check the types of the pure rooms
+	@$(BIN)/mypy
+
+lock: setup ## renew requirements.lock from pyproject.toml; ARGS=--upgrade for new versions
+	@$(BIN)/pip-compile $(ARGS) pyproject.toml
+
+clean: ## remove the environment, the demo models and all caches
+	@rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache *.egg-info rank_* kernel_meta
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Touched last, so that an interrupted installation is repeated. The checkout itself is installed
+# as a link, without asking any index: setuptools, which does it, comes from the lock.
+$(STAMP): requirements.lock pyproject.toml
+	@$(CHECK_PYTHON)
+	@$(BIN)/python -c 'import pip' 2>/dev/null || "$(PYTHON)" -m venv --clear $(VENV)
+	@echo "installing the packages of requirements.lock into $(VENV) (once; MindSpore is large) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# One line that says what is wrong, and on Debian and its kin, run by root, the cure itself:
+# there `venv` works only with a package of its own.
+define CHECK_PYTHON
+fail() { echo "make setup: $$1" >&2; exit 1; }; \
+test -n "$(PYTHON)" || fail "no python3 on PATH; install Python 3.11 or 3.12"; \
+"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	fail "$(PYTHON) is not Python 3.11 or 3.12; name one: make setup PYTHON=python3.11"; \
+"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	package=$$("$(PYTHON)" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || \
+		fail "$(PYTHON) cannot make environments; run: sudo apt-get install $$package"; \
+	apt-get update -qq && apt-get install -y -qq "$$package" >/dev/null || \
+		fail "apt-get install $$package failed"; }
+endef
