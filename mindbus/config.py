@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from protocol import limits
+from workers.launch import BACKENDS, DEC_MODES
 from workers.run_directory import default_run_directory
 
 EMBEDDED = "embedded"
 STANDALONE = "standalone"
 MODES = (EMBEDDED, STANDALONE)
-BACKENDS = ("mindspore", "numpy")
 DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
-DEC_MODES = ("AES-GCM", "AES-CBC")
 
 GRPC_PORT_DEFAULT = 5500
 REST_PORT_DEFAULT = 1500
@@ -223,7 +222,12 @@ SETTINGS = (
         "broker inside the gateway, or a process of its own",
     ),
     Setting("gateways", "N", _whole(1, GATEWAYS_MAX), "gateway processes (standalone mode)"),
-    Setting("backend", "|".join(BACKENDS), _one_of(BACKENDS), "what computes (default: mindspore)"),
+    Setting(
+        "backend",
+        "|".join(BACKENDS),
+        _one_of(tuple(BACKENDS)),
+        "what computes (default: mindspore)",
+    ),
     Setting("run_directory", "DIR", _path, "sockets and lock of this server"),
     Setting(
         "producers_addresses",
