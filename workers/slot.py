@@ -78,7 +78,7 @@ RESTARTS_REMEMBERED_MAX = 64
 NS_PER_MS = 1_000_000
 
 
-class InvalidTransition(Exception):
+class InvalidTransitionError(Exception):
     """A slot was told something that its state does not allow: our own mistake."""
 
 
@@ -165,12 +165,12 @@ class Slot:
     def apply(self, event: str, now_ns: int) -> None:
         """Tell the slot what happened.
 
-        REQUIRES: (state, event) is a line of `TRANSITIONS`, else InvalidTransition.
+        REQUIRES: (state, event) is a line of `TRANSITIONS`, else InvalidTransitionError.
         """
         before = self._state
         after = TRANSITIONS.get((before, event))
         if after is None:
-            raise InvalidTransition(f"slot {self.name}: {event} in {before}")
+            raise InvalidTransitionError(f"slot {self.name}: {event} in {before}")
         if event == SPAWNED:
             self._generation += 1
         elif event == SIGNED_OFF and before != DRAINING:

@@ -57,7 +57,7 @@ def test_the_table_is_the_only_way_from_state_to_state() -> None:
             assert slot.state == state
             expected = slots.TRANSITIONS.get((state, event))
             if expected is None:
-                with pytest.raises(slots.InvalidTransition, match=f"{event} in {state}"):
+                with pytest.raises(slots.InvalidTransitionError, match=f"{event} in {state}"):
                     slot.apply(event, 1)
                 assert slot.state == state
             else:
