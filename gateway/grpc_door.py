@@ -47,10 +47,13 @@ class GrpcDoor:
         address: str,
         max_msg_mb_size: int = limits.MESSAGE_MB_DEFAULT,
         tls: TlsSettings | None = None,
+        *,
+        reuse_port: bool = False,
     ) -> GrpcDoor:
         """Listen at `ip:port`, `host:port` or `unix:path`; port 0 stands for any free one.
 
         max_msg_mb_size: MiB (1 to 512) that a message may have, received or sent.
+        reuse_port: share the port with other gateways of this server (SO_REUSEPORT).
         Raises: DoorError with MindSpore Serving's texts; also if a TLS file cannot be read.
         """
         assert limits.MESSAGE_MB_MIN <= max_msg_mb_size <= limits.MESSAGE_MB_MAX, max_msg_mb_size
@@ -62,7 +65,7 @@ class GrpcDoor:
         message_bytes_max = max_msg_mb_size * limits.MIB
         server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(reuse_port)),
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_send_message_length", message_bytes_max),
             ]

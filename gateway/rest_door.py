@@ -57,10 +57,13 @@ class RestDoor:
         max_msg_mb_size: int = limits.MESSAGE_MB_DEFAULT,
         tls: TlsSettings | None = None,
         patience: Patience = DEFAULT_PATIENCE,
+        *,
+        reuse_port: bool = False,
     ) -> RestDoor:
         """Listen at `ip:port` or `host:port`; port 0 stands for any free one.
 
         max_msg_mb_size: MiB (1 to 512) that a body may have; the handler's limit must be the same.
+        reuse_port: share the port with other gateways of this server (SO_REUSEPORT).
         Raises: DoorError with MindSpore Serving's texts.
         """
         assert handler.body_bytes_max == max_msg_mb_size * limits.MIB, max_msg_mb_size
@@ -69,7 +72,7 @@ class RestDoor:
             context = rest_context(tls) if tls else None
         except (AddressError, TlsError) as error:
             raise DoorError(str(error)) from None
-        listener = await _listen(where, address)
+        listener = await _listen(where, address, reuse_port)
         server = uvicorn.Server(_settings(_Application(handler), context, patience))
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
@@ -176,8 +179,8 @@ def _settings(
     )
 
 
-async def _listen(where: TcpAddress, address: str) -> socket.socket:
-    """A listening socket. The port is not shared, and may be taken again right after a restart."""
+async def _listen(where: TcpAddress, address: str, reuse_port: bool) -> socket.socket:
+    """A listening socket, shared only if asked; free to be taken again right after a restart."""
     listener = None
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -186,6 +189,8 @@ async def _listen(where: TcpAddress, address: str) -> socket.socket:
         family, kind, protocol, _, name = found[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(name)
         listener.listen(BACKLOG)
         listener.setblocking(False)

@@ -8,7 +8,8 @@
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
 
     {"id": 1, "command": "open_grpc" | "open_rest", "address": "127.0.0.1:5500",
-     "max_msg_mb_size": 100, "tls": {…} | null}        -> {"id": 1, "ok": true, "address": bound}
+     "max_msg_mb_size": 100, "tls": {…} | null, "reuse_port": false}
+                                                       -> {"id": 1, "ok": true, "address": bound}
     {"id": 2, "command": "limits", "requests_max": n}  -> {"id": 2, "ok": true}
     {"id": 3, "command": "drain", "grace_ms": n}       -> {"id": 3, "ok": true}
 
@@ -82,15 +83,21 @@ class Gateway:
         else:
             self._bus = RemoteBus(self.producers_addresses[0])
 
-    async def open_grpc(self, address: str, max_msg_mb_size: int, tls: TlsSettings | None) -> str:
+    async def open_grpc(
+        self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
+    ) -> str:
         """Open the gRPC door; returns the address that it got. Raises DoorError."""
         handler = MsServiceHandler(self._bus)
-        return self._opened(await GrpcDoor.open(handler, address, max_msg_mb_size, tls))
+        door = await GrpcDoor.open(handler, address, max_msg_mb_size, tls, reuse_port=reuse_port)
+        return self._opened(door)
 
-    async def open_rest(self, address: str, max_msg_mb_size: int, tls: TlsSettings | None) -> str:
+    async def open_rest(
+        self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
+    ) -> str:
         """Open the REST door; returns the address that it got. Raises DoorError."""
         handler = RestfulHandler(self._bus, max_msg_mb_size * limits.MIB)
-        return self._opened(await RestDoor.open(handler, address, max_msg_mb_size, tls))
+        door = await RestDoor.open(handler, address, max_msg_mb_size, tls, reuse_port=reuse_port)
+        return self._opened(door)
 
     def _opened(self, door: Door) -> str:
         self._doors.append(door)
@@ -147,7 +154,8 @@ class CommandChannel:
             case "open_grpc" | "open_rest" as name:
                 tls = TlsSettings.from_document(command.get("tls"))
                 opener = getattr(self._gateway, name)
-                address = await opener(command["address"], command["max_msg_mb_size"], tls)
+                size, shared = command["max_msg_mb_size"], command.get("reuse_port", False)
+                address = await opener(command["address"], size, tls, shared)
                 return {"address": address}
             case "limits":
                 self._gateway.set_requests_max(command["requests_max"])
