@@ -67,7 +67,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "installing the packages of requirements.lock into $(VENV) (once; MindSpore is large) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
