@@ -1,5 +1,5 @@
 # MindBus: everything that a checkout can do. `make` alone lists it.
-# ARGS passes flags on: make serve ARGS="--grpc-address 0.0.0.0:5500", make test ARGS="-k broker"
+# ARGS passes flags on: make serve ARGS="--grpc-port 5501", make test ARGS="-k broker"
 
 SHELL       := /bin/sh
 .SHELLFLAGS := -eu -c
