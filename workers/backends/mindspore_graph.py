@@ -168,10 +168,23 @@ def _device_module(mindspore: Any, target: str) -> Any:
 
 
 def _first_available(mindspore: Any) -> str:
+    # The public `is_available` asks this too, and logs a page for each target that is missing.
+    from mindspore._c_expression import MSContext
+
+    context = MSContext.get_instance()
     for target in PROBE_ORDER:
-        if _device_module(mindspore, target).is_available():
+        if context.is_pkg_support_device(target) and _has_device(mindspore, target):
             return target
     raise BackendError(f"MindSpore supports none of {', '.join(PROBE_ORDER)} on this machine")
+
+
+def _has_device(mindspore: Any, target: str) -> bool:
+    # The libraries of a device may be installed where there is none.
+    try:
+        count: int = _device_module(mindspore, target).device_count()
+    except MINDSPORE_ERRORS:
+        return False
+    return count > 0
 
 
 def _check_device_count(mindspore: Any, target: str, device_id: int) -> None:
