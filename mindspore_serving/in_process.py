@@ -218,6 +218,7 @@ class InProcessServer:
             if outcome.done():
                 return
             if said["state"] == "ready":
+                print(_success_text(document), flush=True)
                 outcome.set_result(None)
             elif said["state"] == "failed":
                 text = worker_failure_text(
@@ -262,3 +263,12 @@ def _document(launch: ServableLaunch, directory: RunDirectory) -> dict[str, Any]
         "parent_pid": os.getpid(),
         "batch_sizes": None if launch.batch_sizes is None else list(launch.batch_sizes),
     }
+
+
+def _success_text(document: dict[str, Any]) -> str:
+    """What a worker process says, too; scripts wait for this line."""
+    return (
+        "Serving: Start servable success, servable directory: "
+        f"'{document['servable_directory']}', servable name: '{document['servable_name']}', "
+        f"version number: {document['version']}"
+    )

@@ -214,8 +214,8 @@ def _structlog_logger(sink: _Sink, submodule: str, level: int) -> Any:
 
 _CALLSITE = CallsiteParameterAdder(
     {CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME},
-    # The compat module only passes lines on: its callers are where they come from.
-    additional_ignores=["telemetry.log", "mindspore_serving.log"],
+    # These only pass lines on: their callers are where the lines come from.
+    additional_ignores=["telemetry.log", "mindspore_serving.log", "mindspore_serving.deprecation"],
 )
 
 

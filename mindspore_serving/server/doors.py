@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from gateway.addresses import AddressError, parse_grpc_address, parse_rest_address
 from mindbus.server import Tls
 from mindspore_serving.parameter_checks import check_int, check_str
 from mindspore_serving.server.host import host
@@ -30,7 +32,7 @@ def start_grpc_server(
         for path in (tls.certificate, tls.private_key, tls.custom_ca):
             if path is not None:
                 Path(path).read_bytes()
-    host.open_door(GRPC, address, max_msg_mb_size, tls)
+    _open(GRPC, parse_grpc_address, address, max_msg_mb_size, tls)
 
 
 def start_restful_server(
@@ -47,12 +49,23 @@ def start_restful_server(
     if ssl_config is not None and not isinstance(ssl_config, SSLConfig):
         raise RuntimeError("The type of ssl_config should be class of SSLConfig")
     tls = None if ssl_config is None else _tls(ssl_config)
-    host.open_door(REST, address, max_msg_mb_size, tls)
+    _open(REST, parse_rest_address, address, max_msg_mb_size, tls)
 
 
 def stop() -> None:
     """Close the doors, finish what runs, end every worker; return when all are gone."""
     host.stop()
+
+
+def _open(
+    kind: str, parse: Callable[[str], object], address: str, max_msg_mb_size: int, tls: Tls | None
+) -> None:
+    """Open a door; an address that cannot be one is refused before any process starts."""
+    try:
+        parse(address)
+    except AddressError as error:
+        raise RuntimeError(f"Raise failed: {error}") from None
+    host.open_door(kind, address, max_msg_mb_size, tls)
 
 
 def _tls(config: SSLConfig) -> Tls:

@@ -40,20 +40,21 @@ def to_launches(deployments: Sequence[Deployment]) -> list[ServableLaunch]:
     available = available_device_types()
     if backend == "mindspore":
         _warn_of_version()
-    return [_launch(deployment, backend, available) for deployment in deployments]
+    return [to_launch(deployment, backend, available) for deployment in deployments]
 
 
-def _launch(deployment: Deployment, backend: str, available: tuple[str, ...]) -> ServableLaunch:
+def to_launch(deployment: Deployment, backend: str, available: tuple[str, ...]) -> ServableLaunch:
+    """One deployment as the server wants it. available: as of `available_device_types`."""
     device_type = deployment.device_type
-    if device_type == "none" and not deployment.device_ids:
-        # Nobody asked for a device: the workers compute on the CPU, as many as were asked for.
+    if device_type == "none" and (not deployment.device_ids or available[0] == "cpu"):
+        # Nobody asked for a device, or there is none but the CPU: MindSpore need not search for
+        # others, which takes it seconds and many warnings.
         device_type = "cpu"
-    is_cpu = "cpu" in (device_type, available[0])
     return ServableLaunch(
         servable_directory=deployment.servable_directory,
         servable_name=deployment.servable_name,
         version=deployment.version_number,
-        device_ids=worker_devices(deployment, is_cpu),
+        device_ids=worker_devices(deployment, device_type == "cpu"),
         device_target=TARGETS[device_type],
         backend=backend,
         dec_key=deployment.dec_key,

@@ -122,8 +122,8 @@ def test_one_config_a_list_and_a_tuple_are_taken(directory: Path) -> None:
         (
             1,
             (
-                "Parameter '1' should be ServableStartConfig, list or tuple of ServableStartConfig, "
-                "but actually <class 'int'>"
+                "Parameter '1' should be ServableStartConfig, list or tuple of "
+                "ServableStartConfig, but actually <class 'int'>"
             ),
         ),
         (
