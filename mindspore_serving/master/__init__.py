@@ -3,11 +3,11 @@
 Thin: each function says that it is deprecated and calls `mindspore_serving.server`.
 """
 
-from mindspore_serving.deprecation import warn_deprecated
 from mindspore_serving.master import context
 from mindspore_serving.parameter_checks import check_int, check_str
 from mindspore_serving.server import doors
 from protocol.limits import MESSAGE_MB_DEFAULT
+from workers.deprecation import warn_deprecated
 
 __all__ = ["context", "start_grpc_server", "start_restful_server", "stop"]
 
@@ -35,7 +35,7 @@ def stop() -> None:
 
 
 def _warn(name: str) -> None:
-    warn_deprecated(f"mindspore_serving.master.{name}", f"mindspore_serving.server.{name}")
+    warn_deprecated(f"mindspore_serving.master.{name}", "1.3.0", f"mindspore_serving.server.{name}")
 
 
 def _address(ip: str, port_name: str, port: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mindspore_serving.deprecation import warn_deprecated
 from mindspore_serving.in_process import InProcessServer
 from mindspore_serving.parameter_checks import check_int
 from mindspore_serving.server import doors
@@ -11,6 +10,7 @@ from mindspore_serving.server.merging import merge_configs
 from mindspore_serving.server.servables import to_launches
 from mindspore_serving.server.start_config import ServableStartConfig
 from telemetry.log import get_logger
+from workers.deprecation import warn_deprecated
 
 log = get_logger("SERVING")
 
@@ -39,5 +39,5 @@ def start_servable_in_master(
 
 def stop() -> None:
     """Stop everything; see `mindspore_serving.server.stop`."""
-    warn_deprecated("mindspore_serving.worker.stop", "mindspore_serving.server.stop")
+    warn_deprecated("mindspore_serving.worker.stop", "1.3.0", "mindspore_serving.server.stop")
     doors.stop()

@@ -49,6 +49,8 @@ def test_a_worker_that_imports_register_does_not_load_the_supervisor() -> None:
 def test_register_has_the_names_that_a_servable_config_uses() -> None:
     names = {
         *("declare_model", "register_method", "add_stage", "Model", "Context"),
+        *("declare_servable", "call_preprocess", "call_preprocess_pipeline", "call_servable"),
+        *("call_postprocess", "call_postprocess_pipeline"),
         *("CPUDeviceInfo", "GPUDeviceInfo", "AscendDeviceInfo", "AclOptions", "GpuOptions"),
     }
     assert names <= set(server.register.__all__)

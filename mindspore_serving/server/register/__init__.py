@@ -1,5 +1,16 @@
-"""What `servable_config.py` imports: models, methods and stages."""
+"""What `servable_config.py` imports: models, methods and stages.
 
+The names of releases before 1.5 (`declare_servable`, `call_…`) work, too; each warns when used.
+"""
+
+from workers.legacy_registry import (
+    call_postprocess,
+    call_postprocess_pipeline,
+    call_preprocess,
+    call_preprocess_pipeline,
+    call_servable,
+    declare_servable,
+)
 from workers.model_call import Model
 from workers.model_context import (
     AclOptions,
@@ -20,6 +31,12 @@ __all__ = [
     "GpuOptions",
     "Model",
     "add_stage",
+    "call_postprocess",
+    "call_postprocess_pipeline",
+    "call_preprocess",
+    "call_preprocess_pipeline",
+    "call_servable",
     "declare_model",
+    "declare_servable",
     "register_method",
 ]
