@@ -215,7 +215,7 @@ def _structlog_logger(sink: _Sink, submodule: str, level: int) -> Any:
 _CALLSITE = CallsiteParameterAdder(
     {CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME},
     # These only pass lines on: their callers are where the lines come from.
-    additional_ignores=["telemetry.log", "mindspore_serving.log", "workers.deprecation"],
+    additional_ignores=["telemetry.log", "mindspore_serving.log"],
 )
 
 

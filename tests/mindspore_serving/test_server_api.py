@@ -146,8 +146,18 @@ def test_the_limit_of_requests_is_a_positive_int(value: Any, text: str) -> None:
     ],
 )
 def test_old_doors_take_ip_and_port(arguments: dict[str, Any], text: str) -> None:
-    with pytest.raises(RuntimeError) as raised:
+    deprecated = (
+        "'mindspore_serving.master.start_grpc_server' is deprecated from version 1.3.0 and will be "
+        "removed in a future version, use 'mindspore_serving.server.start_grpc_server' instead."
+    )
+    with (
+        pytest.warns(FutureWarning) as warned,
+        pytest.raises(RuntimeError) as raised,
+    ):
         old_master.start_grpc_server(**arguments)
+    assert [(str(warning.message), warning.filename) for warning in warned] == [
+        (deprecated, __file__)
+    ]
     assert str(raised.value).startswith(text)
 
 
