@@ -1,1 +1,1 @@
-"""The wire: heads, dialects, sessions, status and limits. Pure: no sockets, no clock, no logging."""
+"""The wire: heads, dialects, sessions, status and limits. Pure: no I/O, no clock, no logging."""

@@ -70,7 +70,7 @@ class Heartbeat(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """From a worker: send me nothing more. From the broker: acknowledged, nothing more will come."""
+    """From a worker: send me nothing more. From the broker: acknowledged, nothing will come."""
 
 
 class Disconnect(NamedTuple):

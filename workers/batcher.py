@@ -125,7 +125,7 @@ class Batcher:
         return None
 
     def complete(self, batch: Batch, results: Sequence[Result]) -> list[PendingRequest]:
-        """Hand the results of a batch to its requests. Returns those that are finished, in order."""
+        """Hand the results of a batch to its requests; returns the finished ones, in order."""
         assert batch is self._running, (batch.method, self._running)
         assert len(results) == len(batch.instances), (len(results), len(batch.instances))
         self._running = None

@@ -143,7 +143,7 @@ def _load_model(launch: Launch, model: ModelDeclaration, backend: Backend) -> Mo
         runner.warm_up()
     except (BackendError, RuntimeError) as error:
         raise BootError(
-            f"Load model failed, servable directory: '{launch.servable_directory}', "
+            f"Raise failed: Load model failed, servable directory: '{launch.servable_directory}', "
             f"servable name: '{launch.servable_name}', model file: '[{', '.join(model.files)}]', "
             f"version number {launch.version},model context: {model.context or '{}'}, "
             f"load error details: {error}"

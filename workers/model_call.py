@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from workers.parameter_checks import check_int
+from protocol.parameter_checks import check_int
 
 Array = npt.NDArray[Any]
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from workers.deprecation import warn_deprecated
-from workers.parameter_checks import (
+from protocol.parameter_checks import (
     check_bool,
     check_int,
     check_ints,
     check_str,
 )
+from workers.deprecation import warn_deprecated
 
 #: What each option may be set to; None = any text that is not empty.
 Choices = Mapping[str, tuple[str, ...] | None]

@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from protocol.parameter_checks import check_bool, check_int, check_ints, check_str, check_strs
 from workers.collector import MethodDraft, collecting, current_collector
 from workers.declarations import (
     MethodDeclaration,
@@ -24,7 +25,6 @@ from workers.declarations import (
 )
 from workers.model_call import Model
 from workers.model_context import AclOptions, Context, GpuOptions
-from workers.parameter_checks import check_bool, check_int, check_ints, check_str, check_strs
 from workers.stage_builders import builtin_stage, function_stage, model_stage
 
 F = TypeVar("F", bound=Callable[..., Any])

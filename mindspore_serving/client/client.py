@@ -8,9 +8,9 @@ from typing import Any, Self
 import grpc
 
 from mindspore_serving.client.messages import build_request, read_reply
-from mindspore_serving.parameter_checks import check_int, check_str
 from protocol import ms_service_pb2 as ms_service
 from protocol.limits import CLIENT_MESSAGE_BYTES_MAX
+from protocol.parameter_checks import check_int, check_str
 
 _PREDICT = "/mindspore.serving.proto.MSService/Predict"
 

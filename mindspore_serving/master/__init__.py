@@ -4,9 +4,9 @@ Thin: each function says that it is deprecated and calls `mindspore_serving.serv
 """
 
 from mindspore_serving.master import context
-from mindspore_serving.parameter_checks import check_int, check_str
 from mindspore_serving.server import doors
 from protocol.limits import MESSAGE_MB_DEFAULT
+from protocol.parameter_checks import check_int, check_str
 from workers.deprecation import warn_deprecated
 
 __all__ = ["context", "start_grpc_server", "start_restful_server", "stop"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from gateway.addresses import AddressError, parse_grpc_address, parse_rest_address
 from mindbus.server import Tls
-from mindspore_serving.parameter_checks import check_int, check_str
 from mindspore_serving.server.host import host
 from mindspore_serving.server.ssl_config import SSLConfig
 from protocol.limits import MESSAGE_MB_DEFAULT, MESSAGE_MB_MAX, MESSAGE_MB_MIN
+from protocol.parameter_checks import check_int, check_str
 from workers.door_table import GRPC, REST
 
 

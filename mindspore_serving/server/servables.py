@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 
 from mindbus.servables import ServableLaunch
-from mindspore_serving.parameter_checks import check_bool
 from mindspore_serving.server.devices import TARGETS, available_device_types
 from mindspore_serving.server.host import host
 from mindspore_serving.server.merging import Deployment, as_configs, merge_configs
 from mindspore_serving.server.start_config import ServableStartConfig
 from mindspore_serving.version import __version__
+from protocol.parameter_checks import check_bool
 from telemetry.log import get_logger
 from workers import mindspore_discovery
 

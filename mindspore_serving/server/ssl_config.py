@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mindspore_serving.parameter_checks import check_bool, check_str
+from protocol.parameter_checks import check_bool, check_str
 
 
 class SSLConfig:

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindspore_serving.parameter_checks import check_bytes, check_int, check_ints, check_str
 from mindspore_serving.server.devices import check_device_type
+from protocol.parameter_checks import check_bytes, check_int, check_ints, check_str
 
 DEC_MODES = ("AES-GCM", "AES-CBC")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mindspore_serving.in_process import InProcessServer
-from mindspore_serving.parameter_checks import check_int
 from mindspore_serving.server import doors
 from mindspore_serving.server.host import host
 from mindspore_serving.server.merging import merge_configs
 from mindspore_serving.server.servables import to_launches
 from mindspore_serving.server.start_config import ServableStartConfig
+from protocol.parameter_checks import check_int
 from telemetry.log import get_logger
 from workers.deprecation import warn_deprecated
 

@@ -203,7 +203,7 @@ def test_batch_sizes_are_kept_ascending_and_must_be_positive() -> None:
     assert declaration.models["a.mindir"].batch_sizes == (1, 4, 8)
     assert declaration.models["b.mindir"].batch_sizes is None
     refuse(
-        "Parameter 'batch_sizes' should be >= 1",
+        "The item value '0' in parameter 'batch_sizes' should be >= 1",
         lambda: declare_model("a.mindir", "MindIR", batch_sizes=[0]),
     )
 

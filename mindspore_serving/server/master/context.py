@@ -1,7 +1,7 @@
 """`server.master.context`: limits that a start script may change."""
 
-from mindspore_serving.parameter_checks import check_int
 from mindspore_serving.server.host import host
+from protocol.parameter_checks import check_int
 
 __all__ = ["set_max_enqueued_requests"]
 
