@@ -90,6 +90,7 @@ class _Stopping:
         self._until_ns: int | None = None
 
     def note_signals(self, core: Core) -> None:
+        """Begin the grace at the first signal, end it at the second."""
         try:
             count = len(os.read(self.reader, 64))
         except BlockingIOError:
@@ -102,6 +103,7 @@ class _Stopping:
         core.drain()
 
     def is_over(self, core: Core) -> bool:
+        """Everything is answered, or the grace is over."""
         if self._until_ns is None:
             return False
         return core.load()[0] == 0 or time.monotonic_ns() >= self._until_ns

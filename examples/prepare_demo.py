@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workers.mindspore_discovery import MindSporeMissingError, require_package
+from workers.backends.mindspore_discovery import MindSporeMissingError, require_package
 
 #: The `servable_config.py` files, one directory per servable.
 CONFIGS = Path(__file__).resolve().parent / "servables"

@@ -24,7 +24,7 @@ from mindbus.config import (
     read_run_directory,
 )
 from mindbus.runtime_client import NotRunningError, RuntimeClient
-from workers.child import CODE_ROOT
+from workers.supervisor.child import CODE_ROOT
 
 if TYPE_CHECKING:
     from mindbus.servables import ServableLaunch
@@ -131,7 +131,7 @@ def _serve(flags: argparse.Namespace) -> int:
 
 def _server_settings(config: ServeConfig) -> ServerSettings:
     from mindbus.server import ServerSettings
-    from workers.restart_policy import RestartLimits
+    from workers.supervisor.restart_policy import RestartLimits
 
     return ServerSettings(
         run_directory=config.run_directory,

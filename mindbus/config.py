@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from protocol import limits
 from workers.launch import BACKENDS, DEC_MODES
-from workers.run_directory import default_run_directory
+from workers.supervisor.run_directory import default_run_directory
 
 EMBEDDED = "embedded"
 STANDALONE = "standalone"

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from workers.json_lines import LineError, LineReader, encode_line
-from workers.run_directory import CONTROL, RunDirectoryError, check_ipc_path
+from workers.supervisor.json_lines import LineError, LineReader, encode_line
+from workers.supervisor.run_directory import CONTROL, RunDirectoryError, check_ipc_path
 
 #: A supervisor answers within milliseconds; one that does not is stopped or ill.
 ANSWER_TIMEOUT_S = 5.0

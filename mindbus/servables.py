@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workers.loader import resolve_version
-from workers.start_error import StartError
+from workers.servable.loader import resolve_version
+from workers.supervisor.start_error import StartError
 
 CONFIG_FILE = "servable_config.py"
 

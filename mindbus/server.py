@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 from mindbus.config import EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
 from mindbus.servables import ServableLaunch, check_servable
 from protocol import limits
-from workers.child import CONTROL_FD, REPORT_FD, ChildSpec, python_command
-from workers.door_table import DOOR_NAMES, GRPC, REST, Door
-from workers.restart_policy import RestartLimits
-from workers.run_directory import RunDirectory, RunDirectoryError, default_run_directory
-from workers.start_error import StartError
-from workers.stop_policy import BROKER, GATEWAY, WORKER
-from workers.supervisor import Supervisor
+from workers.supervisor.child import CONTROL_FD, REPORT_FD, ChildSpec, python_command
+from workers.supervisor.door_table import DOOR_NAMES, GRPC, REST, Door
+from workers.supervisor.restart_policy import RestartLimits
+from workers.supervisor.run_directory import RunDirectory, RunDirectoryError, default_run_directory
+from workers.supervisor.start_error import StartError
+from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
+from workers.supervisor.supervisor import Supervisor
 
 __all__ = ["ServableLaunch", "Server", "ServerSettings", "StartError", "Tls"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workers.door_table import DOOR_NAMES
+from workers.supervisor.door_table import DOOR_NAMES
 
 NOTHING = "-"
 

@@ -26,9 +26,9 @@ from mindbus.server import Tls
 from protocol.limits import MESSAGE_MB_DEFAULT
 from telemetry.log import get_logger
 from workers.device_worker import run_worker
-from workers.door_table import DOOR_NAMES, GRPC, REST
-from workers.run_directory import RunDirectory, RunDirectoryError
-from workers.start_error import SIGNAL_TEXT, StartError, worker_failure_text
+from workers.supervisor.door_table import DOOR_NAMES, GRPC, REST
+from workers.supervisor.run_directory import RunDirectory, RunDirectoryError
+from workers.supervisor.start_error import SIGNAL_TEXT, StartError, worker_failure_text
 
 log = get_logger("SERVING")
 

@@ -135,21 +135,27 @@ class _Sink:
             )
 
     def debug(self, line: str) -> None:
+        """Write a line of level DEBUG."""
         self._write(glog_levels.DEBUG, line)
 
     def info(self, line: str) -> None:
+        """Write a line of level INFO."""
         self._write(glog_levels.INFO, line)
 
     def warning(self, line: str) -> None:
+        """Write a line of level WARNING."""
         self._write(glog_levels.WARNING, line)
 
     def error(self, line: str) -> None:
+        """Write a line of level ERROR."""
         self._write(glog_levels.ERROR, line)
 
     def critical(self, line: str) -> None:
+        """Write a line of level CRITICAL."""
         self._write(glog_levels.CRITICAL, line)
 
     def close(self) -> None:
+        """Close the log file, if there is one."""
         with self._lock:
             if self._file is not None:
                 self._file.close()

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from workers.child import REPORT_FD
-from workers.json_lines import encode_line
 from workers.orphan import die_with_parent
+from workers.supervisor.child import REPORT_FD
+from workers.supervisor.json_lines import encode_line
 
 EXIT_FORCED = 1
 

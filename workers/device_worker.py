@@ -24,12 +24,12 @@ from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
 from workers.backends.base import Backend, BackendError, DeviceReport
 from workers.bus import Bus, Delivery, Signals
-from workers.declarations import ModelDeclaration, ServableDeclaration
-from workers.executor import Executor
 from workers.launch import BACKENDS, Launch, LaunchError, read_launch
-from workers.loader import import_servable, resolve_version, version_directory
-from workers.model_runner import ModelRunner
-from workers.request_desk import RequestDesk
+from workers.servable.declarations import ModelDeclaration, ServableDeclaration
+from workers.servable.loader import import_servable, resolve_version, version_directory
+from workers.stages.executor import Executor
+from workers.stages.model_runner import ModelRunner
+from workers.stages.request_desk import RequestDesk
 
 log = get_logger("WORKER")
 
@@ -184,6 +184,7 @@ class _Service:
         self._faults_due_ns = 0
 
     def run(self) -> int:
+        """Serve until drained. Returns the exit code of the process."""
         if self._signals is not None:
             self._signals.serve()
         self._bus.start()

@@ -7,7 +7,7 @@ from mindspore_serving.master import context
 from mindspore_serving.server import doors
 from protocol.limits import MESSAGE_MB_DEFAULT
 from protocol.parameter_checks import check_int, check_str
-from workers.deprecation import warn_deprecated
+from workers.servable.deprecation import warn_deprecated
 
 __all__ = ["context", "start_grpc_server", "start_restful_server", "stop"]
 

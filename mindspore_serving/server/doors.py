@@ -11,7 +11,7 @@ from mindspore_serving.server.host import host
 from mindspore_serving.server.ssl_config import SSLConfig
 from protocol.limits import MESSAGE_MB_DEFAULT, MESSAGE_MB_MAX, MESSAGE_MB_MIN
 from protocol.parameter_checks import check_int, check_str
-from workers.door_table import GRPC, REST
+from workers.supervisor.door_table import GRPC, REST
 
 
 def start_grpc_server(

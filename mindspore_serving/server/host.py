@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from mindbus.servables import ServableLaunch
 from mindbus.server import Server, ServerSettings, Tls
 from protocol import limits
-from workers.door_table import GRPC
-from workers.run_directory import default_run_directory
-from workers.start_error import StartError
+from workers.supervisor.door_table import GRPC
+from workers.supervisor.run_directory import default_run_directory
+from workers.supervisor.start_error import StartError
 
 RUN_DIRECTORY = "MINDBUS_RUN_DIRECTORY"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mindbus.servables import ServableLaunch, check_servable
 from mindspore_serving.server.devices import may_share_devices
 from mindspore_serving.server.start_config import ServableStartConfig
-from workers.loader import resolve_version
+from workers.servable.loader import resolve_version
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mindspore_serving.server.start_config import ServableStartConfig
 from mindspore_serving.version import __version__
 from protocol.parameter_checks import check_bool
 from telemetry.log import get_logger
-from workers import mindspore_discovery
+from workers.backends import mindspore_discovery
 
 log = get_logger("SERVING")
 

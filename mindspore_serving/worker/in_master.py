@@ -10,7 +10,7 @@ from mindspore_serving.server.servables import to_launches
 from mindspore_serving.server.start_config import ServableStartConfig
 from protocol.parameter_checks import check_int
 from telemetry.log import get_logger
-from workers.deprecation import warn_deprecated
+from workers.servable.deprecation import warn_deprecated
 
 log = get_logger("SERVING")
 

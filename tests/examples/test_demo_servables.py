@@ -76,7 +76,7 @@ def device(servables: Path, name: str) -> tuple[str, int]:
 
 
 def batch_shape(servables: Path) -> list[tuple[int, ...]]:
-    from workers.mindir import read_signature
+    from workers.backends.mindir import read_signature
 
     signature = read_signature(servables / "digits" / "1" / "digits.mindir")
     return [spec.shape for specs in signature for spec in specs]

@@ -11,8 +11,8 @@ import pytest
 from mindbus.servables import ServableLaunch
 from mindbus.server import Tls
 from mindspore_serving.server.host import Host, run_directory
-from workers.door_table import GRPC, REST
-from workers.start_error import StartError
+from workers.supervisor.door_table import GRPC, REST
+from workers.supervisor.start_error import StartError
 
 LAUNCH = ServableLaunch("/d", "add")
 

@@ -21,8 +21,8 @@ from mindbus.server import ServableLaunch, Server, ServerSettings, StartError
 from protocol import control, head
 from tests.processes.fakes.fake_serve import COMMANDS
 from tests.processes.waiting import descendants, wait_gone, wait_until
-from workers.restart_policy import RestartLimits
-from workers.run_directory import RunDirectory, RunDirectoryError
+from workers.supervisor.restart_policy import RestartLimits
+from workers.supervisor.run_directory import RunDirectory, RunDirectoryError
 
 pytestmark = pytest.mark.process
 

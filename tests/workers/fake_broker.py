@@ -27,7 +27,7 @@ X2 = np.asarray([[10, 20], [30, 40]], np.float32)
 
 SERVABLE_CONFIG = """
 import numpy as np
-from workers.registry import add_stage, declare_model, register_method
+from workers.servable.registry import add_stage, declare_model, register_method
 
 model = declare_model("add.json", "mindir")
 executions = 0

@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from workers.backends.base import LoadedModel
 from workers.backends.mindspore_graph import MindSporeBackend
-from workers.declarations import ModelDeclaration
+from workers.servable.declarations import ModelDeclaration
 
 KEY = b"sixteen bytes ok"
 

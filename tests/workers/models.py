@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.backends.base import TensorSpec
-from workers.declarations import ModelDeclaration, ServableDeclaration
-from workers.executor import Executor
-from workers.model_runner import ModelRunner
-from workers.registry import add_stage, collecting, register_method
+from workers.servable.declarations import ModelDeclaration, ServableDeclaration
+from workers.servable.registry import add_stage, collecting, register_method
+from workers.stages.executor import Executor
+from workers.stages.model_runner import ModelRunner
 
 Array = npt.NDArray[Any]
 Compute = Callable[[Sequence[Array]], Sequence[Array]]

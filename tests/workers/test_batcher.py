@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protocol.values import Failure, MethodSignature, RequestSpec
-from workers.batcher import Batch, Batcher, PendingRequest
+from workers.stages.batcher import Batch, Batcher, PendingRequest
 
 FAR_NS = 1 << 62
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workers.door_table import GRPC, REST, Door, DoorTable, Settled
+from workers.supervisor.door_table import GRPC, REST, Door, DoorTable, Settled
 
 
 def grpc_door(address: str = "127.0.0.1:0") -> Door:

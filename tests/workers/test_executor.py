@@ -12,10 +12,10 @@ import pytest
 from protocol.values import BytesValue, Failure, StringValue
 from tests.workers.models import FakeModel, execute, floats, named_method, one_stage, tensor
 from workers.backends.base import BackendError
-from workers.declarations import ModelDeclaration, ServableDeclaration
-from workers.executor import FAULTS_MAX, Executor
-from workers.model_runner import ModelRunner
-from workers.registry import add_stage, collecting, declare_model, register_method
+from workers.servable.declarations import ModelDeclaration, ServableDeclaration
+from workers.servable.registry import add_stage, collecting, declare_model, register_method
+from workers.stages.executor import FAULTS_MAX, Executor
+from workers.stages.model_runner import ModelRunner
 
 
 def ints(*items: int) -> list[tuple[Any, ...]]:

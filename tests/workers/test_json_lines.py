@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.json_lines import LINE_BYTES_MAX, LineError, LineReader, encode_line
+from workers.supervisor.json_lines import LINE_BYTES_MAX, LineError, LineReader, encode_line
 
 
 def test_a_line_is_given_once_it_is_complete() -> None:

@@ -14,12 +14,12 @@ import pytest
 
 from protocol.values import Failure
 from tests.workers.models import FakeModel, floats, tensor
-from workers import legacy_registry as register
-from workers.declarations import FunctionStage, ModelDeclaration, ModelStage
-from workers.executor import Executor
-from workers.legacy_registry import call_servable
-from workers.model_runner import ModelRunner
-from workers.registry import add_stage, collecting, declare_model, register_method
+from workers.servable import legacy_registry as register
+from workers.servable.declarations import FunctionStage, ModelDeclaration, ModelStage
+from workers.servable.legacy_registry import call_servable
+from workers.servable.registry import add_stage, collecting, declare_model, register_method
+from workers.stages.executor import Executor
+from workers.stages.model_runner import ModelRunner
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated from version 1.5.0:FutureWarning")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from workers.loader import import_servable, resolve_version, version_directory
+from workers.servable.loader import import_servable, resolve_version, version_directory
 
 ECHO = """
-from workers.registry import register_method
+from workers.servable.registry import register_method
 
 @register_method("y")
 def echo(x):
@@ -162,7 +162,7 @@ def test_importing_a_name_again_runs_the_file_that_is_there_now(tmp_path: Path) 
         ("raise SystemExit('bye')", "import bad.servable_config failed, bye"),
         (
             (
-                "from workers.registry import *\n"
+                "from workers.servable.registry import *\n"
                 "register_method('y')(lambda x: add_stage(len, x, x, outputs_count=1))"
             ),
             (

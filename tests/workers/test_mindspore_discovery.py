@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from workers.backends.base import BackendError
-from workers.backends.mindspore_graph import check_device_options
-from workers.declarations import ModelDeclaration
-from workers.mindspore_discovery import (
+from workers.backends.mindspore_discovery import (
     NOT_FOUND_TEXT,
     LibraryPath,
     MindSporeMissingError,
@@ -24,7 +22,9 @@ from workers.mindspore_discovery import (
     require_package,
     version_warning,
 )
-from workers.model_context import AscendDeviceInfo, Context, CPUDeviceInfo
+from workers.backends.mindspore_graph import check_device_options
+from workers.servable.declarations import ModelDeclaration
+from workers.servable.model_context import AscendDeviceInfo, Context, CPUDeviceInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,7 +73,7 @@ def test_looking_for_mindspore_does_not_import_it(tmp_path: Path) -> None:
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('imported')")
     script = (
-        "import sys; from workers.mindspore_discovery import find_package; "
+        "import sys; from workers.backends.mindspore_discovery import find_package; "
         "from workers.backends.mindspore_graph import MindSporeBackend; "
         "print(find_package(), 'mindspore' in sys.modules)"
     )

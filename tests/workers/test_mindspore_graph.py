@@ -114,7 +114,7 @@ def test_a_process_that_is_bound_to_another_device_is_refused() -> None:
 
 def load_as(directory: Path, *files: str, **declared: Any) -> None:
     from tests.workers.mindspore_models import backend
-    from workers.declarations import ModelDeclaration
+    from workers.servable.declarations import ModelDeclaration
 
     declared = {"format": "mindir", **declared}
     model = ModelDeclaration(";".join(files), files, **declared)

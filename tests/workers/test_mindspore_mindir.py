@@ -58,7 +58,7 @@ def export_models(directory: Path) -> None:
 
 
 def signature(*arguments: Any) -> Any:
-    from workers.mindir import read_signature
+    from workers.backends.mindir import read_signature
 
     return [
         [(spec.name, spec.dtype.name, spec.shape) for spec in specs]
@@ -67,7 +67,7 @@ def signature(*arguments: Any) -> Any:
 
 
 def refusal(*arguments: Any) -> str:
-    from workers.mindir import MindirError
+    from workers.backends.mindir import MindirError
 
     try:
         found = signature(*arguments)

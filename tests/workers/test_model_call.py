@@ -12,11 +12,11 @@ import pytest
 from protocol.values import Failure, Result
 from tests.workers.models import FakeModel, floats, named_method, tensor, total
 from workers.backends.base import BackendError
-from workers.declarations import ModelDeclaration
-from workers.executor import Executor
-from workers.model_call import Model
-from workers.model_runner import ModelRunner
-from workers.registry import add_stage, collecting, declare_model, register_method
+from workers.servable.declarations import ModelDeclaration
+from workers.servable.model_call import Model
+from workers.servable.registry import add_stage, collecting, declare_model, register_method
+from workers.stages.executor import Executor
+from workers.stages.model_runner import ModelRunner
 
 FRAME = "Call Function 's.stage' Failed, method: 'm', stage index(begin with 1): 1, error msg: "
 

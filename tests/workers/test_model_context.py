@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workers.model_context import (
+from workers.servable.model_context import (
     AclOptions,
     AscendDeviceInfo,
     Context,

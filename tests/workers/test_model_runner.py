@@ -12,7 +12,7 @@ import pytest
 from protocol.values import BytesValue, Failure, StringValue
 from tests.workers.models import FakeModel, floats, runner, tensor, total
 from workers.backends.base import BackendError
-from workers.model_runner import FAULTS_MAX
+from workers.stages.model_runner import FAULTS_MAX
 
 
 def lists(results: Sequence[Any]) -> list[Any]:

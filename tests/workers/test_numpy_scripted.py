@@ -16,7 +16,7 @@ import pytest
 from tests.workers.models import floats
 from workers.backends.base import BackendError, DeviceReport, TensorSpec
 from workers.backends.numpy_scripted import FAULT_EXIT_CODE, NumpyBackend, NumpyModel
-from workers.declarations import ModelDeclaration
+from workers.servable.declarations import ModelDeclaration
 
 
 def spec(*shape: int, dtype: str = "float32") -> dict[str, Any]:
@@ -159,7 +159,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from workers.backends.numpy_scripted import NumpyBackend
-from workers.declarations import ModelDeclaration
+from workers.servable.declarations import ModelDeclaration
 
 model = NumpyBackend().load(
     ModelDeclaration("m0.json", ("m0.json",), "mindir"), Path(sys.argv[1]), None, "AES-GCM"

@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 
 from protocol.values import MethodSignature
-from workers.declarations import BuiltinStage, FunctionStage, ModelStage, Placeholder, StageCounts
-from workers.model_call import Model
-from workers.model_context import AscendDeviceInfo, Context, GpuOptions
-from workers.registry import add_stage, collecting, declare_model, register_method
+from workers.servable.declarations import (
+    BuiltinStage,
+    FunctionStage,
+    ModelStage,
+    Placeholder,
+    StageCounts,
+)
+from workers.servable.model_call import Model
+from workers.servable.model_context import AscendDeviceInfo, Context, GpuOptions
+from workers.servable.registry import add_stage, collecting, declare_model, register_method
 
 ARGS_TEXT = (
     "Each value of parameter *args is a placeholder for data and must come from the method inputs "

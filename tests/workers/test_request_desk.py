@@ -6,7 +6,7 @@ import pytest
 from protocol import head, limits, native, status
 from protocol.values import Failure, MethodSignature
 from protocol.worker_session import Arrival
-from workers.request_desk import BUG_TEXT, RequestDesk
+from workers.stages.request_desk import BUG_TEXT, RequestDesk
 
 METHOD = MethodSignature("add", "double", ("x",), ("y",))
 MS = 1_000_000

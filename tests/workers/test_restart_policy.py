@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.restart_policy import (
+from workers.supervisor.restart_policy import (
     GiveUp,
     Kill,
     RestartLimits,
@@ -12,7 +12,7 @@ from workers.restart_policy import (
     next_action,
     next_timer_ns,
 )
-from workers.slot import BACKOFF, DRAINING, FAILED, READY, STARTING, VACANT, SlotSnapshot
+from workers.supervisor.slot import BACKOFF, DRAINING, FAILED, READY, STARTING, VACANT, SlotSnapshot
 
 MS = 1_000_000
 SECOND = 1_000 * MS

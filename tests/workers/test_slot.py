@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from workers import slot as slots
-from workers.slot import Slot, SlotSnapshot
+from workers.supervisor import slot as slots
+from workers.supervisor.slot import Slot, SlotSnapshot
 
 SECOND_NS = 1_000_000_000
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protocol.values import DTYPES, BytesValue, StringValue
-from workers.stage_values import (
+from workers.stages.stage_values import (
     ContractError,
     byte_count,
     dtype_name,

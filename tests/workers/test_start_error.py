@@ -2,9 +2,9 @@
 
 import pytest
 
-from workers.child import ChildSpec
-from workers.start_error import exit_text, start_failure_text
-from workers.stop_policy import GATEWAY, WORKER
+from workers.supervisor.child import ChildSpec
+from workers.supervisor.start_error import exit_text, start_failure_text
+from workers.supervisor.stop_policy import GATEWAY, WORKER
 
 SPEC = ChildSpec("add/1/device3", WORKER, (), {}, servable="add", version=1, device=3)
 

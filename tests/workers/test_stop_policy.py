@@ -1,6 +1,6 @@
 """The order in which a server goes down."""
 
-from workers.stop_policy import (
+from workers.supervisor.stop_policy import (
     BROKER,
     CLOSE_DOORS,
     DONE,

@@ -125,7 +125,8 @@ def test_a_model_that_cannot_be_loaded_is_reported_with_all_that_names_it(place,
     failed = worker.report()
     assert failed["state"] == "failed"
     assert failed["error"].startswith(
-        f"Raise failed: Load model failed, servable directory: '{place.path}', servable name: 'add', "
+        f"Raise failed: Load model failed, servable directory: '{place.path}', "
+        "servable name: 'add', "
         "model file: '[add.json]', version number 1,model context: {}, load error details: "
         f"model file '{place.model}' is not a scripted model"
     )

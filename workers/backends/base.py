@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from workers.declarations import ModelDeclaration
+    from workers.servable.declarations import ModelDeclaration
 
 Array = npt.NDArray[Any]
 

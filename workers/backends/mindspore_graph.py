@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from workers.backends.base import Array, BackendError, DeviceReport, TensorSpec
-from workers.declarations import ModelDeclaration
-from workers.mindir import GraphSignature, MindirError, read_signature
-from workers.mindspore_discovery import MindSporeMissingError, require_package
+from workers.backends.mindir import GraphSignature, MindirError, read_signature
+from workers.backends.mindspore_discovery import MindSporeMissingError, require_package
+from workers.servable.declarations import ModelDeclaration
 
 #: Device targets in the order in which they are tried when none is asked for.
 PROBE_ORDER = ("Ascend", "GPU", "CPU")

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.backends.base import BackendError, DeviceReport, TensorSpec
-from workers.declarations import ModelDeclaration
+from workers.servable.declarations import ModelDeclaration
 
 Array = npt.NDArray[Any]
 

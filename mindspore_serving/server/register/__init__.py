@@ -3,7 +3,7 @@
 The names of releases before 1.5 (`declare_servable`, `call_…`) work, too; each warns when used.
 """
 
-from workers.legacy_registry import (
+from workers.servable.legacy_registry import (
     call_postprocess,
     call_postprocess_pipeline,
     call_preprocess,
@@ -11,8 +11,8 @@ from workers.legacy_registry import (
     call_servable,
     declare_servable,
 )
-from workers.model_call import Model
-from workers.model_context import (
+from workers.servable.model_call import Model
+from workers.servable.model_context import (
     AclOptions,
     AscendDeviceInfo,
     Context,
@@ -20,7 +20,7 @@ from workers.model_context import (
     GPUDeviceInfo,
     GpuOptions,
 )
-from workers.registry import add_stage, declare_model, register_method
+from workers.servable.registry import add_stage, declare_model, register_method
 
 __all__ = [
     "AclOptions",

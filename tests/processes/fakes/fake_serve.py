@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mindbus.server import Commands, ServableLaunch, Server, ServerSettings, StartError
-from workers.child import python_command
+from workers.supervisor.child import python_command
 
 COMMANDS = Commands(
     worker=python_command("-m", "tests.processes.fakes.fake_worker"),

@@ -15,17 +15,17 @@ from functools import partial
 from typing import Any, Protocol
 
 from telemetry.log import get_logger
-from workers import restart_policy, stop_policy
-from workers import slot as slots
-from workers.child import ChannelError, Child, ChildSpec
-from workers.door_table import DoorTable, Settled
-from workers.json_lines import LineError
-from workers.loss_reporter import LossReporter
-from workers.member import Member
-from workers.restart_policy import GiveUp, Kill, RestartLimits, Spawn, Terminate
-from workers.slot import NS_PER_MS
-from workers.start_error import exit_text
-from workers.stop_policy import BROKER, GATEWAY, WORKER
+from workers.supervisor import restart_policy, stop_policy
+from workers.supervisor import slot as slots
+from workers.supervisor.child import ChannelError, Child, ChildSpec
+from workers.supervisor.door_table import DoorTable, Settled
+from workers.supervisor.json_lines import LineError
+from workers.supervisor.loss_reporter import LossReporter
+from workers.supervisor.member import Member
+from workers.supervisor.restart_policy import GiveUp, Kill, RestartLimits, Spawn, Terminate
+from workers.supervisor.slot import NS_PER_MS
+from workers.supervisor.start_error import exit_text
+from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
 
 log = get_logger("SERVING")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from protocol.status import MS_FAILED
 from protocol.values import Failure, Instance, Result
-from workers.stage_values import type_name
+from workers.stages.stage_values import type_name
 
 _ARGMAX_DTYPES = frozenset(
     np.dtype(name)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from workers.slot import (
+from workers.supervisor.slot import (
     BACKOFF,
     DRAINING,
     NS_PER_MS,

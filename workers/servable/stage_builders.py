@@ -6,16 +6,16 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from workers.builtin_functions import BUILTINS
-from workers.collector import Collector
-from workers.declarations import (
+from workers.servable.collector import Collector
+from workers.servable.declarations import (
     BuiltinStage,
     FunctionStage,
     ModelStage,
     Placeholder,
     StageCounts,
 )
-from workers.model_call import Model
+from workers.servable.model_call import Model
+from workers.stages.builtin_functions import BUILTINS
 
 
 def function_stage(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from workers.child import ChildSpec
-from workers.stop_policy import WORKER
+from workers.supervisor.child import ChildSpec
+from workers.supervisor.stop_policy import WORKER
 
 #: A worker that is gone without a word.
 DEATH_TEXT = "Fail to start workers because of death of one worker"

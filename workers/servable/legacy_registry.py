@@ -21,13 +21,13 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from workers.collector import Collector, MethodDraft, current_collector
-from workers.declarations import Placeholder
-from workers.deprecation import warn_deprecated
-from workers.model_call import Model
-from workers.model_context import AclOptions, GpuOptions
-from workers.registry import ARGS_TEXT, declare_model
-from workers.stage_builders import function_stage, model_stage
+from workers.servable.collector import Collector, MethodDraft, current_collector
+from workers.servable.declarations import Placeholder
+from workers.servable.deprecation import warn_deprecated
+from workers.servable.model_call import Model
+from workers.servable.model_context import AclOptions, GpuOptions
+from workers.servable.registry import ARGS_TEXT, declare_model
+from workers.servable.stage_builders import function_stage, model_stage
 
 #: What each interface is for, in the order in which they must be called; pairs exclude each other.
 _KINDS = {

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from protocol.status import MS_SYSTEM_ERROR
 from protocol.values import Failure, Instance, Result, Value
-from workers.builtin_functions import BUILTINS
-from workers.declarations import (
+from workers.servable.declarations import (
     BuiltinStage,
     FunctionStage,
     MethodDeclaration,
@@ -24,11 +23,12 @@ from workers.declarations import (
     ServableDeclaration,
     Stage,
 )
-from workers.function_stage import Arguments, FunctionCaller
-from workers.model_call import calling_models
-from workers.model_runner import ModelRunner
-from workers.stage_values import ContractError, from_python, make_writable, to_python
-from workers.user_code import Fault, Raised, error_text, run_user_code
+from workers.servable.model_call import calling_models
+from workers.stages.builtin_functions import BUILTINS
+from workers.stages.function_stage import Arguments, FunctionCaller
+from workers.stages.model_runner import ModelRunner
+from workers.stages.stage_values import ContractError, from_python, make_writable, to_python
+from workers.stages.user_code import Fault, Raised, error_text, run_user_code
 
 #: Faults that are kept for the log of one run; the first ones tell most.
 FAULTS_MAX = 16

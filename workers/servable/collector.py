@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from workers.declarations import Placeholder, ServableDeclaration, Stage, StageCounts
-from workers.model_call import Model
+from workers.servable.declarations import Placeholder, ServableDeclaration, Stage, StageCounts
+from workers.servable.model_call import Model
 
 
 class MethodDraft:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from protocol.values import Value
 from workers.backends.base import TensorSpec
-from workers.declarations import ModelDeclaration
-from workers.stage_values import byte_count, dtype_name, type_name
+from workers.servable.declarations import ModelDeclaration
+from workers.stages.stage_values import byte_count, dtype_name, type_name
 
 #: The batch size of a model whose batch dimension is known only at run time.
 DYNAMIC = -1

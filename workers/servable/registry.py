@@ -15,17 +15,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from protocol.parameter_checks import check_bool, check_int, check_ints, check_str, check_strs
-from workers.collector import MethodDraft, collecting, current_collector
-from workers.declarations import (
+from workers.servable.collector import MethodDraft, collecting, current_collector
+from workers.servable.declarations import (
     MethodDeclaration,
     ModelDeclaration,
     Placeholder,
     ServableDeclaration,
     Stage,
 )
-from workers.model_call import Model
-from workers.model_context import AclOptions, Context, GpuOptions
-from workers.stage_builders import builtin_stage, function_stage, model_stage
+from workers.servable.model_call import Model
+from workers.servable.model_context import AclOptions, Context, GpuOptions
+from workers.servable.stage_builders import builtin_stage, function_stage, model_stage
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -21,7 +21,7 @@ from protocol.errors import RemoteProtocolError, RequestError
 from protocol.native import Buffer
 from protocol.values import Failure, MethodSignature, RequestSpec, Result
 from protocol.worker_session import Arrival
-from workers.batcher import Batch, Batcher, PendingRequest
+from workers.stages.batcher import Batch, Batcher, PendingRequest
 
 NS_PER_MS = 1_000_000
 

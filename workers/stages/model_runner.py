@@ -18,8 +18,8 @@ import numpy.typing as npt
 from protocol.status import MS_FAILED, MS_INVALID_INPUTS
 from protocol.values import Failure, Instance, Result
 from workers.backends.base import BackendError, LoadedModel
-from workers.declarations import BATCH_SIZES_DEFAULT, ModelDeclaration
-from workers.model_slots import InputSlot, subgraph_batch_size, subgraph_slots
+from workers.servable.declarations import BATCH_SIZES_DEFAULT, ModelDeclaration
+from workers.stages.model_slots import InputSlot, subgraph_batch_size, subgraph_slots
 
 Array = npt.NDArray[Any]
 

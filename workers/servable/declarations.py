@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from protocol.values import MethodSignature
-from workers.model_context import Context
+from workers.servable.model_context import Context
 
 #: Batch sizes of a model whose batch dimension is dynamic: each is compiled once, at start.
 BATCH_SIZES_DEFAULT = (1, 2, 4, 8, 16, 32)
@@ -88,7 +88,7 @@ class ModelStage:
 
 @dataclass(frozen=True, slots=True)
 class BuiltinStage:
-    """A function of `workers.builtin_functions`, by name."""
+    """A function of `workers.stages.builtin_functions`, by name."""
 
     name: str
     inputs: tuple[Placeholder, ...]

@@ -16,7 +16,7 @@ from protocol.parameter_checks import (
     check_ints,
     check_str,
 )
-from workers.deprecation import warn_deprecated
+from workers.servable.deprecation import warn_deprecated
 
 #: What each option may be set to; None = any text that is not empty.
 Choices = Mapping[str, tuple[str, ...] | None]

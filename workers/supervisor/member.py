@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from workers import slot as slots
-from workers.child import Child, ChildSpec
-from workers.slot import Slot
-from workers.stop_policy import ChildPresence
+from workers.supervisor import slot as slots
+from workers.supervisor.child import Child, ChildSpec
+from workers.supervisor.slot import Slot
+from workers.supervisor.stop_policy import ChildPresence
 
 NS_PER_S = 1_000_000_000
 

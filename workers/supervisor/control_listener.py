@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workers.json_lines import LineError, LineReader, encode_line
+from workers.supervisor.json_lines import LineError, LineReader, encode_line
 
 #: Connections at once; a further one is closed without a word.
 CONNECTIONS_MAX = 32

@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from telemetry.log import get_logger
-from workers import slot as slots
-from workers import stop_policy
-from workers.child import ChildSpec
-from workers.control_listener import ControlListener
-from workers.crew import KILL_WAIT_MS, Crew
-from workers.door_table import ALREADY_RUNNING_TEXTS, Door, DoorTable, Settled
-from workers.loss_reporter import LossReporter
-from workers.member import NS_PER_S, Member
-from workers.restart_policy import EXIT_WATCHDOG, RestartLimits
-from workers.run_directory import RunDirectory
-from workers.slot import NS_PER_MS
-from workers.start_error import SIGNAL_TEXT, StartError, start_failure_text
+from workers.supervisor import slot as slots
+from workers.supervisor import stop_policy
+from workers.supervisor.child import ChildSpec
+from workers.supervisor.control_listener import ControlListener
+from workers.supervisor.crew import KILL_WAIT_MS, Crew
+from workers.supervisor.door_table import ALREADY_RUNNING_TEXTS, Door, DoorTable, Settled
+from workers.supervisor.loss_reporter import LossReporter
+from workers.supervisor.member import NS_PER_S, Member
+from workers.supervisor.restart_policy import EXIT_WATCHDOG, RestartLimits
+from workers.supervisor.run_directory import RunDirectory
+from workers.supervisor.slot import NS_PER_MS
+from workers.supervisor.start_error import SIGNAL_TEXT, StartError, start_failure_text
 
 log = get_logger("SERVING")
 

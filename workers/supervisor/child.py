@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers.json_lines import LineReader, encode_line
+from workers.supervisor.json_lines import LineReader, encode_line
 
 REPORT_FD = "MINDBUS_REPORT_FD"
 CONTROL_FD = "MINDBUS_CONTROL_FD"
@@ -31,7 +31,7 @@ DOCUMENT_BYTES_MAX = 65_536
 RECEIVE_BYTES = 65_536
 
 #: The directory that holds our packages: a checkout, or site-packages.
-CODE_ROOT = Path(__file__).resolve().parents[1]
+CODE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class ChannelError(Exception):

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from workers.declarations import ServableDeclaration
-from workers.registry import collecting
-from workers.user_code import Raised, error_text, run_user_code
+from workers.servable.declarations import ServableDeclaration
+from workers.servable.registry import collecting
+from workers.stages.user_code import Raised, error_text, run_user_code
 
 #: The attribute by which a package that was made here for a servable is known again.
 _MARK = "__mindbus_servable__"

@@ -18,9 +18,9 @@ from typing import Any, cast
 
 from protocol.status import MS_SYSTEM_ERROR
 from protocol.values import Failure, Instance, Result
-from workers.declarations import FunctionStage, MethodDeclaration
-from workers.stage_values import ContractError, from_python
-from workers.user_code import Fault, Raised, error_text, run_user_code
+from workers.servable.declarations import FunctionStage, MethodDeclaration
+from workers.stages.stage_values import ContractError, from_python
+from workers.stages.user_code import Fault, Raised, error_text, run_user_code
 
 #: One instance as a Python function sees it.
 Arguments = tuple[object, ...]

@@ -1,0 +1,1 @@
+"""The supervisor: starts, watches, restarts and stops every process of a server."""
