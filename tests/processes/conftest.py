@@ -1,4 +1,4 @@
-"""One running server per mode, and doors to it."""
+"""One running server per module and mode, and doors to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.processes.probe import probe_server
 from tests.processes.server_process import ServerProcess
 
 
-@pytest.fixture(scope="session", params=["embedded", "standalone"])
+@pytest.fixture(scope="module", params=["embedded", "standalone"])
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """A server of the scripted servable `probe` with two workers, in each mode."""
     with probe_server("--device-ids", "0,1", "--mode", request.param) as running:
