@@ -4,7 +4,8 @@
 
 SIGTERM and SIGINT drain: new requests are refused, running ones finish within the grace; a second
 signal ends at once. A supervisor gives the same settings as a JSON document on stdin (`--stdin`)
-and reads one line of JSON from the descriptor in MINDBUS_REPORT_FD once the sockets are bound.
+and reads one line of JSON from the descriptor in MINDBUS_REPORT_FD once the sockets are bound. The
+document may name `services` whose workers are about to register.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def run(document: dict[str, Any]) -> int:
     configure("mindbus_broker")
     settings = replace(Settings(), requests_max=document.get("requests_max", 10_000))
     core = Core(settings)
+    for key in document.get("services", ()):
+        core.registration.expect(key.encode(), time.monotonic_ns())
     try:
         switch = Switch(core, document["producers_addresses"], document["workers_address"])
     except OSError as error:

@@ -108,6 +108,17 @@ class Registration:
 
     # ------------------------------------------------------------ tables
 
+    def expect(self, key: bytes, now_ns: int) -> None:
+        """Know a service before its workers register: its requests wait for them for the grace.
+
+        For a broker that takes the place of one that died. Raises: RemoteProtocolError if the key
+        is not `servable/version`.
+        """
+        service = self._require_service(key)
+        if not service.workers:
+            service.workerless_ns = now_ns
+        self._refresh_alias(service.servable)
+
     def _require_service(self, key: bytes) -> Service:
         service = self.services.get(key)
         if service is None:

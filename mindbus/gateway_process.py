@@ -3,8 +3,9 @@
 `python -m mindbus.gateway_process` reads one JSON document on stdin
 
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
-     "requests_max": n, "parent_pid": pid}
+     "requests_max": n, "services": ["add/1", …], "parent_pid": pid}
 
+(`services`: those whose workers run already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
 
     {"id": 1, "command": "open_grpc" | "open_rest", "address": "127.0.0.1:5500",
@@ -27,6 +28,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any, Protocol
 
 import uvloop
@@ -75,6 +77,8 @@ class Gateway:
         if document["mode"] == "embedded":
             requests_max = document.get("requests_max", limits.REQUESTS_MAX_DEFAULT)
             core = Core(Settings(requests_max=requests_max))
+            for key in document.get("services", ()):
+                core.registration.expect(key.encode(), time.monotonic_ns())
             switch = Switch(core, self.producers_addresses, document["workers_address"])
             self.producers_addresses = switch.producers_addresses
             self.workers_address = switch.workers_address

@@ -235,6 +235,30 @@ def test_requests_of_a_service_without_workers_wait_then_fail_after_the_grace() 
     core.check_invariants()
 
 
+def test_requests_of_an_expected_service_wait_for_its_first_worker() -> None:
+    core = Core(Settings(service_grace_ms=100))
+    core.registration.expect(b"add/2", 0)
+    core.receive_from_client(b"c", request(1, service=b"add/2") + request(2, service=b"add/0"), 0)
+    core.handle_timer(99 * MS)
+    assert answers(core) == []
+    core.receive_from_worker(b"w1", ready("slot1", service="add/2", credit=2), 99 * MS)
+    assert [ticket for _, ticket, _ in dispatched(core)] == [1, 2]
+    core.handle_timer(200 * MS)
+    assert answers(core) == []
+    core.check_invariants()
+
+
+def test_an_expected_service_is_given_up_after_the_grace() -> None:
+    core = Core(Settings(service_grace_ms=100))
+    core.registration.expect(b"add/2", 0)
+    core.receive_from_client(b"c", request(1, service=b"add/0"), 0)
+    core.handle_timer(100 * MS)
+    assert answers(core) == [(b"c", 1, "no_worker")]
+    core.receive_from_client(b"c", request(2, service=b"add/0"), 101 * MS)
+    assert answers(core) == [(b"c", 2, "unknown_service")]
+    core.check_invariants()
+
+
 def test_a_silent_worker_is_expired_and_a_heard_one_is_not() -> None:
     core = broker_with_worker(heartbeat_interval_ms=100, heartbeat_liveness=3)
     core.receive_from_worker(b"w2", ready("slot2"), 0)

@@ -135,17 +135,22 @@ def test_a_request_that_kills_its_worker_twice_is_answered_and_the_server_lives(
         assert np.array_equal(answer["y"], 2 * row)
 
 
-def test_a_killed_gateway_comes_back_at_the_same_addresses() -> None:
-    with probe_server() as server:
+@pytest.mark.parametrize(("mode", "kind"), [("embedded", "gateway"), ("standalone", "broker")])
+def test_a_killed_broker_comes_back_and_no_request_is_told_that_the_servable_is_unknown(
+    mode: str, kind: str
+) -> None:
+    with probe_server("--mode", mode) as server:
         address = server.grpc_address
-        client = Client(address, "probe", "double")
         row = np.ones(4, np.float32)
-        assert client.infer([{"x": row}])[0]["y"].tolist() == [2, 2, 2, 2]
-        (pid,) = [slot["pid"] for slot in server.status()["slots"] if slot["kind"] == "gateway"]
+        assert Client(address, "probe", "double").infer([{"x": row}])[0]["y"].tolist() == [2] * 4
+        (pid,) = [slot["pid"] for slot in server.status()["slots"] if slot["kind"] == kind]
         os.kill(pid, signal.SIGKILL)
+        answers: list[Any] = []
 
         def answered() -> bool:
-            again = Client(address, "probe", "double").infer([{"x": row}])
-            return isinstance(again, list)
+            answers.append(Client(address, "probe", "double").infer([{"x": row}]))
+            return isinstance(answers[-1], list)
 
         wait_until(answered, 60)
+        errors = [answer["error"] for answer in answers[:-1]]
+        assert not [error for error in errors if "is not available" in error]

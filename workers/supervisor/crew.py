@@ -11,6 +11,7 @@ import random
 import selectors
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -124,7 +125,7 @@ class Crew:
         slot.apply(slots.SPAWNED, now_ns)
         member.error = None
         try:
-            child = Child(member.spec, slot.generation)
+            child = Child(self._current_spec(member), slot.generation)
         except OSError as error:
             member.error = f"cannot spawn: {error}"
             self._note_exit(member, member.error)
@@ -134,6 +135,18 @@ class Crew:
         self._selector.register(child.pidfd, read, partial(self._exited, member, child))
         self._selector.register(child.channel_fd, read, partial(self._hear, member, child))
         log.info("child started", slot=slot.name, pid=child.pid, generation=slot.generation)
+
+    def _current_spec(self, member: Member) -> ChildSpec:
+        """What to start now; a broker learns which services have workers that will come to it."""
+        if member.spec.kind == WORKER:
+            return member.spec
+        services = {
+            f"{worker.spec.servable}/{worker.spec.version}"
+            for worker in self.of_kind(WORKER)
+            if worker.slot.state == slots.READY
+        }
+        document = {**member.spec.document, "services": sorted(services)}
+        return replace(member.spec, document=document)
 
     def _terminate(self, member: Member, now_ns: int) -> None:
         assert member.child is not None, member.slot.name
