@@ -29,18 +29,8 @@ def mindspore_process() -> Iterator[MindSporeProcess]:
 
 
 @pytest.fixture(scope="module")
-def servables(
-    mindspore_process: MindSporeProcess, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    directory = tmp_path_factory.mktemp("demo")
-    assert mindspore_process.run(prepare, directory) == ["add", "digits"]
-    return directory / "servables"
-
-
-def prepare(directory: Path) -> list[str]:
-    from examples.prepare_demo import prepare_demo
-
-    return prepare_demo(directory)
+def servables(demo_servables: Path) -> Path:
+    return demo_servables
 
 
 @cache

@@ -1,0 +1,25 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.mindspore_process import MindSporeProcess
+
+
+def prepare(directory: Path) -> list[str]:
+    """Make the demo servables; runs in a process that has MindSpore."""
+    from examples.prepare_demo import prepare_demo
+
+    return prepare_demo(directory)
+
+
+@pytest.fixture(scope="session")
+def demo_servables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the demo servables `add` and `digits`, made and trained once per run."""
+    directory = tmp_path_factory.mktemp("demo")
+    with MindSporeProcess() as process:
+        assert process.run(prepare, directory) == ["add", "digits"]
+    return directory / "servables"
