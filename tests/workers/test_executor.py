@@ -246,12 +246,18 @@ def test_whatever_user_code_raises_fails_the_instance_not_the_worker(error: Base
     assert execute(one_stage(leave), *ints(1)) == [stage_failure(str(error), "Function 's.leave'")]
 
 
-def test_the_keyboard_interrupt_of_the_operator_passes() -> None:
-    def interrupted(x: Any) -> Any:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, SystemExit, AssertionError])
+def test_an_exception_of_any_kind_fails_its_instance_and_is_named_if_it_says_nothing(
+    error: type[BaseException],
+) -> None:
+    def fail_at_0(x: Any) -> Any:
+        if x == 0:
+            raise error
+        return x
 
-    with pytest.raises(KeyboardInterrupt):
-        execute(one_stage(interrupted), *ints(1))
+    failed, passed = execute(one_stage(fail_at_0), *ints(0, 1))
+    assert failed == stage_failure(error.__name__, "Function 's.fail_at_0'")
+    assert not isinstance(passed, Failure)
 
 
 def test_an_exception_without_a_usable_text_is_named_by_its_type() -> None:

@@ -1,7 +1,7 @@
 """Runs the methods of a servable: stages in order, over all instances of a batch at once.
 
 An instance that fails is out of the later stages and answered with its failure; the others go
-on. Nothing that user code or a model does is raised to the caller, except KeyboardInterrupt.
+on. Nothing that user code or a model does is raised to the caller.
 """
 
 from __future__ import annotations

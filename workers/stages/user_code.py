@@ -1,8 +1,9 @@
 """The one place where exceptions of user code stop.
 
 A worker runs functions that it did not write. Whatever they raise fails the instance at hand,
-never the worker; so nothing else in `workers/` catches `Exception`. SystemExit and other
-BaseExceptions are user code's too; only KeyboardInterrupt is the operator's and passes.
+never the worker; so nothing else in `workers/` catches `Exception`. SystemExit, KeyboardInterrupt
+and other BaseExceptions are user code's too: an operator's Ctrl-C reaches a worker process as a
+signal that its bus reads, and a worker in a thread not at all.
 """
 
 from __future__ import annotations
@@ -31,19 +32,20 @@ class Fault(NamedTuple):
 
 
 def run_user_code(call: Callable[[], T]) -> T | Raised:
-    """Call `call`; an exception comes back as a value. Only KeyboardInterrupt is raised."""
+    """Call `call`; whatever it raises comes back as a value."""
     try:
         return call()
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
         return Raised(error)
 
 
 def error_text(error: BaseException) -> str:
-    """The exception's own text, valid UTF-8 and of bounded length, even if its `str()` fails."""
+    """The exception's own text, or its type's name where it has none (`assert x > 0`).
+
+    Valid UTF-8 and of bounded length, even if its `str()` fails.
+    """
     text = run_user_code(lambda: str(error))
-    if isinstance(text, Raised):
+    if isinstance(text, Raised) or not text:
         return type(error).__name__
     if len(text) > ERROR_TEXT_CHARACTERS_MAX:
         half = ERROR_TEXT_CHARACTERS_MAX // 2
