@@ -59,6 +59,7 @@ def _check_workers(core: Core, held: list[Request]) -> None:
             assert ticket not in tickets, "I10: a ticket stands twice"
             tickets.add(ticket)
             assert request.done or (request.ticket == ticket and request.worker is worker), "I5"
+            assert not (request.done and request.frames), "a body is held for nobody"
             if not request.done:
                 running.add(id(request))
     for request in held:
