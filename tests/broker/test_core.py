@@ -133,6 +133,7 @@ def test_late_reply_after_deadline_is_dropped_and_token_returns(core: Core) -> N
     core.receive_from_client(b"c", request(1, budget_ms=10), 0)
     core.handle_timer(20 * MS)
     assert answers(core) == [(b"c", 1, "deadline_exceeded")]
+    core.check_invariants()
     core.receive_from_client(b"c", request(2), 21 * MS)
     assert dispatched(core) == []
     core.receive_from_worker(b"w1", reply(1), 30 * MS)
