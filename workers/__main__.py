@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from workers.orphan import die_with_parent
+from workers.orphan import die_with_parent, take_group_along
 from workers.supervisor.child import REPORT_FD
 from workers.supervisor.json_lines import encode_line
 
@@ -111,6 +111,7 @@ def main() -> int:
     """Run the worker that stdin describes. Returns its exit code."""
     document = json.load(sys.stdin)
     die_with_parent(int(document["parent_pid"]))
+    take_group_along()
     stop = threading.Event()
     signals = WakeupSignals(stop)
     signals.install()

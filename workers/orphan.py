@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import signal
+import termios
 
 #: <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
@@ -25,3 +28,20 @@ def die_with_parent(parent_pid: int) -> None:
         raise OSError(number, f"prctl(PR_SET_PDEATHSIG): {os.strerror(number)}")
     if os.getppid() != parent_pid:
         os._exit(0)
+
+
+def take_group_along() -> None:
+    """Have the kernel end this process's group (SIGHUP) when it is gone, even by kill -9.
+
+    For what user code starts: PR_SET_PDEATHSIG is not inherited, and a supervisor that was killed
+    itself kills no group. When a session's leader ends, the kernel hangs up its terminal, which
+    ends the foreground group; so this process gets a terminal of its own that nobody writes to.
+    Without effect for a process that leads no session, has a terminal, or can get none.
+    """
+    if os.getsid(0) != os.getpid():
+        return
+    with contextlib.suppress(OSError):
+        # The first descriptor stays open for good: to close it would hang up at once.
+        _, terminal = os.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        os.close(terminal)

@@ -80,28 +80,41 @@ def test_a_worker_that_still_boots_leaves_on_sigterm(place, start):
     assert worker.exit()[0] == 0
 
 
-def test_a_worker_dies_with_its_parent_even_when_that_is_killed(place, broker):
-    launcher = (
-        "import json, os, subprocess, sys\n"
-        "document = json.loads(sys.argv[1]) | {'parent_pid': os.getpid()}\n"
-        "worker = subprocess.Popen([sys.executable, '-m', 'workers'], stdin=subprocess.PIPE)\n"
-        "worker.stdin.write(json.dumps(document).encode())\n"
-        "worker.stdin.close()\n"
-        "worker.wait()\n"
+LAUNCHER = """
+import json, os, subprocess, sys
+document = json.loads(sys.argv[1]) | {"parent_pid": os.getpid()}
+worker = subprocess.Popen(
+    [sys.executable, "-m", "workers"], stdin=subprocess.PIPE, start_new_session=True
+)
+worker.stdin.write(json.dumps(document).encode())
+worker.stdin.close()
+worker.wait()
+"""
+
+
+def test_a_worker_and_what_it_started_die_with_its_parent_even_when_that_is_killed(place, broker):
+    note = place.path / "grandchild"
+    place.config.write_text(
+        "import pathlib, subprocess\n"
+        "grandchild = subprocess.Popen(['sleep', '600'])\n"
+        f"pathlib.Path({str(note)!r}).write_text(str(grandchild.pid))\n"
+        f"{place.config.read_text()}"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", launcher, json.dumps(place.document())], cwd=ROOT
+        [sys.executable, "-c", LAUNCHER, json.dumps(place.document())], cwd=ROOT
     )
+    pidfds = []
     try:
-        pidfd = os.pidfd_open(broker.admit().pid)
-        try:
-            parent.kill()
+        pidfds.append(os.pidfd_open(broker.admit().pid))
+        pidfds.append(os.pidfd_open(int(note.read_text())))
+        parent.kill()
+        for pidfd in pidfds:
             assert select.select([pidfd], [], [], DEADLINE_S)[0] == [pidfd]
-        finally:
-            os.close(pidfd)
     finally:
         parent.kill()
         parent.wait()
+        for pidfd in pidfds:
+            os.close(pidfd)
 
 
 # ---------------------------------------------------------------- boot failures
