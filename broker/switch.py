@@ -32,6 +32,11 @@ CLIENT_REPLIES_MAX = 10_000
 #: `sun_path` of a unix socket less its final zero byte (unix(7)).
 IPC_PATH_BYTES_MAX = 107
 
+#: Frames and bytes of an envelope: REQ makes up to 2 frames (an id, an empty one), each ROUTER of a
+#: proxy on the way one more.
+ENVELOPE_FRAMES_MAX = 8
+ENVELOPE_BYTES_MAX = 1_024
+
 #: Peers that open a connection and stay mute are closed after this long (libzmq: 30 s).
 HANDSHAKE_MS = 5_000
 
@@ -106,14 +111,17 @@ class Switch:
                 return False
             parts: list[Any] = []
             copy = True
+            body_frames = 0  # that are still to come before the next head; heads are bytes
             while more(zmq.RCVMORE):
                 part: Any = recv(copy=copy)
                 parts.append(part)
-                if copy and len(part) >= heads.FIXED_BYTES and part[:2] == heads.MAGIC:
-                    copy = not part[heads.FLAGS_OFFSET + 1] & heads.FLAG_BODY_LARGE
-                elif not copy and len(part) <= heads.HEAD_BYTES_MAX:
-                    # Behind a large body the next parcel's head may follow: heads are bytes.
-                    parts[-1] = part.bytes
+                if body_frames:
+                    body_frames -= 1
+                    copy = copy or not body_frames
+                elif len(part) >= heads.FIXED_BYTES and part[:2] == heads.MAGIC:
+                    body_frames = part[heads.BODY_FRAMES_OFFSET]
+                    large = part[heads.FLAGS_OFFSET + 1] & heads.FLAG_BODY_LARGE
+                    copy = not (large and body_frames)
             receive(routing_id, parts, now_ns)
         return True
 
@@ -123,8 +131,8 @@ class Switch:
             return
         # A REQ socket puts an empty frame before its message (and an id frame before that, with
         # REQ_CORRELATE): the envelope is remembered as part of the address and given back.
-        for at, part in enumerate(parts):
-            if not len(part):
+        for at, part in enumerate(parts[:ENVELOPE_FRAMES_MAX]):
+            if not len(part) and sum(map(len, parts[:at])) <= ENVELOPE_BYTES_MAX:
                 client = (routing_id, *map(bytes, parts[: at + 1]))
                 self.core.receive_from_client(client, parts[at + 1 :], now_ns)
                 return

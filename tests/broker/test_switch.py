@@ -164,6 +164,31 @@ def test_foreign_bytes_are_answered_or_counted_and_harm_nobody(peers: Peers) -> 
     assert peers.core.counters.malformed == 2
 
 
+@pytest.mark.parametrize("behind", [b"MS" + bytes(900), b"\xff" * 900, b""])
+def test_what_is_no_head_behind_a_large_body_harms_nobody(peers: Peers, behind: bytes) -> None:
+    worker = peers.worker()
+    client = peers.socket(zmq.DEALER, peers.producers)
+    large = heads.Head(
+        heads.REQUEST, flags=heads.FLAG_BODY_LARGE, body_frames=1, service=b"add/1", method=b"m"
+    )
+    client.send_multipart([heads.pack(large), bytes(70_000), behind])
+    assert len(peers.receive(worker)[1]) == 70_000
+    answer = heads.Head(heads.REPLY, flags=heads.FLAG_BODY_LARGE, body_frames=1)
+    worker.send_multipart([heads.pack(answer), bytes(70_000), behind])
+    peers.turn_until(lambda: not peers.core.registration.workers)
+
+
+def test_an_envelope_that_no_socket_makes_is_dropped(peers: Peers) -> None:
+    client = peers.socket(zmq.DEALER, peers.producers)
+    client.send_multipart([bytes([1, 2]) * 1_000, b"", *request(1)])
+    client.send_multipart([b"x"] * 9 + [b"", *request(2)])
+    client.send_multipart([b"id", b"", *request(3)])
+    parts = peers.receive(client)
+    assert parts[:2] == [b"id", b""]
+    assert heads.unpack(parts[2]).request_id == 3
+    assert peers.core.counters.malformed == 2
+
+
 def test_an_ipc_socket_is_its_owners_only_and_a_long_path_is_refused_by_name(peers: Peers) -> None:
     path = Path(peers.producers.removeprefix("ipc://"))
     assert path.stat().st_mode & 0o777 == 0o600
