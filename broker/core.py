@@ -85,8 +85,8 @@ class Core:
                 self.counters.malformed += 1
                 return
             end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
-            if end > count:
-                self._refuse(client, head, "malformed", self._frames_missing(head, count - at - 1))
+            if end > count or len(head) > heads.HEAD_BYTES_MAX:
+                self._refuse(client, head, "malformed", _broken_rule(head, count - at - 1))
                 return
             if head[:4] == heads.REQUEST_PREFIX:
                 self._receive_request(client, head, parts[at + 1 : end], now_ns)
@@ -97,6 +97,11 @@ class Core:
     def _receive_request(
         self, client: Hashable, head: bytes, frames: list[Frame], now_ns: int
     ) -> None:
+        request_id, budget_ms = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)
+        outstanding = self._clients.get(client)
+        if outstanding is not None and request_id in outstanding:
+            self.counters.duplicates += 1  # the running one will answer both
+            return None
         service = self.registration.routes.get(heads.service_of(head))
         if service is None:
             return self._refuse(client, head, "unknown_service", self._service_unknown(head))
@@ -104,18 +109,13 @@ class Core:
             return self._refuse(client, head, "draining", "the broker is going down")
         if self._requests >= self.settings.requests_max:
             return self._refuse(client, head, "queue_full", self._queue_full())
-        request_id, budget_ms = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)
         budget_ms = min(budget_ms or self.settings.budget_ms_default, limits.BUDGET_MS_MAX)
         deadline_ns = now_ns + budget_ms * NS_PER_MS
         request = Request(client, request_id, head, frames, service, now_ns, deadline_ns)
         if not self._has_room(request):
             return None
-        outstanding = self._clients.get(client)
         if outstanding is None:
             outstanding = self._clients[client] = {}
-        elif request_id in outstanding:
-            self.counters.duplicates += 1  # the running one will answer both
-            return None
         outstanding[request_id] = request
         self._requests += 1
         self._request_bytes += request.body_bytes
@@ -192,18 +192,17 @@ class Core:
         while at < count:
             head = parts[at]
             if len(head) < heads.FIXED_BYTES or head[:2] != heads.MAGIC:
-                self.counters.malformed += 1
-                return
+                return self._end_broken(routing_id, f"frame {at} is not a head", now_ns)
             end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
-            if end > count:
-                self.counters.malformed += 1
-                return
+            if end > count or len(head) > heads.HEAD_BYTES_MAX:
+                return self._end_broken(routing_id, _broken_rule(head, count - at - 1), now_ns)
             if worker is not None and head[:4] == heads.REPLY_PREFIX:
                 self._receive_reply(worker, head, parts[at + 1 : end], now_ns)
             else:
                 self._receive_control(routing_id, head, parts[at + 1 : end], now_ns)
                 worker = self.registration.workers.get(routing_id)
             at = end
+        return None
 
     def _receive_reply(self, worker: Worker, head: bytes, frames: list[Frame], now_ns: int) -> None:
         (ticket,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
@@ -234,9 +233,17 @@ class Core:
         try:
             self.registration.receive(routing_id, heads.unpack(bytes(head)), frames, now_ns)
         except RemoteProtocolError as error:
-            self.counters.malformed += 1
-            self.note("malformed", routing_id, str(error))
-            self.outbox.control(routing_id, control.Disconnect(str(error)))
+            self._end_broken(routing_id, str(error), now_ns)
+
+    def _end_broken(self, routing_id: bytes, rule: str, now_ns: int) -> None:
+        """A peer of the workers' side broke the protocol. A worker is given up, for what it said
+        may have been the reply that a client waits for."""
+        self.counters.malformed += 1
+        self.note("malformed", now_ns, routing_id, rule)
+        self.outbox.control(routing_id, control.Disconnect(rule))
+        worker = self.registration.workers.get(routing_id)
+        if worker is not None:
+            self.worker_lost(worker, now_ns, f"it broke the protocol: {rule}")
 
     def worker_lost(self, worker: Worker, now_ns: int, reason: str) -> None:
         """The worker is gone: its tickets are dispatched again, or fail with `worker_lost`."""
@@ -367,10 +374,13 @@ class Core:
         key = heads.service_of(head).decode(errors="backslashreplace")
         return f"service {key} is not available"
 
-    @staticmethod
-    def _frames_missing(head: bytes, came: int) -> str:
-        return f"head promises {head[heads.BODY_FRAMES_OFFSET]} body frames, {came} came"
-
     def check_invariants(self) -> None:
         """Assert I1 to I7 and I10 of the simulator's list. Slow; for tests."""
         check(self)
+
+
+def _broken_rule(head: bytes, came: int) -> str:
+    """What is wrong with a head that is too long, or is followed by too few body frames."""
+    if len(head) > heads.HEAD_BYTES_MAX:
+        return f"head of {len(head)} B exceeds head_bytes_max {heads.HEAD_BYTES_MAX}"
+    return f"head promises {head[heads.BODY_FRAMES_OFFSET]} body frames, {came} came"

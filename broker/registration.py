@@ -48,6 +48,8 @@ class Registration:
             self._ready(routing_id, control.unpack_ready(frames), now_ns)
         elif head.command == heads.LOST:
             self._lost(control.unpack_lost(frames), now_ns)
+        elif worker is None and head.command == heads.DISCONNECT:
+            pass  # it is not registered, and this agrees
         elif worker is None:
             reason = f"{heads.COMMANDS[head.command]} from a worker that is not registered"
             self._core.outbox.control(routing_id, control.Disconnect(reason))
@@ -74,6 +76,9 @@ class Registration:
                 reason = f"generation {ready.generation} of {ready.worker_id} replaces this one"
                 self._core.outbox.control(known.routing_id, control.Disconnect(reason))
             self._core.worker_lost(known, now_ns, f"generation {ready.generation} registered")
+        before = self.workers.get(routing_id)
+        if before is not None:
+            self._core.worker_lost(before, now_ns, f"its connection registers {ready.worker_id}")
         service = self._require_service(ready.service.encode())
         worker = Worker(
             routing_id, ready.worker_id, ready.generation, service, ready.credit, now_ns

@@ -117,7 +117,9 @@ def unpack_ready(frames: Sequence[Buffer]) -> Ready:
     body = _body(frames)
     servable = _text(body, "servable")
     service = _text(body, "service")
-    head.split_service_key(service.encode())
+    _, version = head.split_service_key(service.encode())
+    if not 1 <= version <= NUMBER_MAX:
+        raise RemoteProtocolError(f"version {version} is not one of 1..{NUMBER_MAX}")
     if len(service.encode()) > limits.SERVICE_KEY_BYTES_MAX:
         raise RemoteProtocolError(
             f"service of {len(service.encode())} B exceeds service_key_bytes_max "

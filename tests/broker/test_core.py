@@ -298,6 +298,13 @@ def test_a_duplicate_of_an_outstanding_request_is_executed_once(core: Core) -> N
     assert answers(core) == [(b"c", 1, b"answer")]
 
 
+def test_a_duplicate_is_not_refused_at_a_limit_that_its_original_has_passed() -> None:
+    core = broker_with_worker(requests_max=1)
+    core.receive_from_client(b"c", request(1) + request(1), 0)
+    core.receive_from_worker(b"w1", reply(1), 0)
+    assert answers(core) == [(b"c", 1, b"answer")]
+
+
 def test_a_client_that_left_takes_its_requests_with_it(core: Core) -> None:
     core.receive_from_client(b"c", request(1) + request(2), 0)
     core.client_lost(b"c")
@@ -325,6 +332,52 @@ def test_rubbish_is_counted_and_answered_where_an_id_can_be_read(core: Core) -> 
     newer[2] = 9
     core.receive_from_client(b"c", [bytes(newer), b"body"], 0)
     assert answers(core) == [(b"c", 5, "malformed"), (b"c", 6, "unsupported")]
+
+
+def test_a_head_longer_than_any_can_be_is_refused_and_holds_no_memory(core: Core) -> None:
+    head, body = request(1)
+    core.receive_from_client(b"c", [head + bytes(heads.HEAD_BYTES_MAX), body], 0)
+    assert answers(core) == [(b"c", 1, "malformed")]
+    assert core.load() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [b"no head at all"],
+        reply(1)[:1],
+        [reply(1)[0] + bytes(heads.HEAD_BYTES_MAX), b"answer"],
+        [heads.pack(heads.Head(heads.HEARTBEAT, body_frames=1)), b"no map"],
+    ],
+)
+def test_a_worker_that_breaks_the_protocol_is_given_up_and_its_requests_go_to_others(
+    core: Core, broken: list[bytes]
+) -> None:
+    core.receive_from_client(b"c", request(1), 0)
+    core.receive_from_worker(b"w2", ready("slot2"), 0)
+    core.outbox.take()
+    core.receive_from_worker(b"w1", broken, 0)
+    core.check_invariants()
+    assert [worker for worker, _, _ in dispatched(core)] == [b"w2"]
+    assert list(core.registration.workers) == [b"w2"]
+    assert core.counters.malformed == 1
+
+
+def test_a_connection_is_one_worker_whatever_it_says(core: Core) -> None:
+    core.receive_from_client(b"c", request(1), 0)
+    core.receive_from_worker(b"w1", ready("slot2"), 0)
+    core.check_invariants()
+    assert [worker.worker_id for worker in core.registration.workers.values()] == ["slot2"]
+    for slot in ("slot1", "slot2"):
+        core.receive_from_worker(b"s", control.pack(control.Lost(slot, 9, "killed")), 0)
+    core.check_invariants()
+    assert core.registration.workers == {}
+    assert answers(core) == [(b"c", 1, "worker_lost")]
+
+
+def test_a_disconnect_of_a_stranger_is_not_answered_with_another(core: Core) -> None:
+    core.receive_from_worker(b"w9", control.pack(control.Disconnect("bye")), 0)
+    assert controls(core) == []
 
 
 def test_stats_tell_services_workers_and_totals(core: Core) -> None:

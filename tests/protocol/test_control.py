@@ -77,6 +77,8 @@ def test_unknown_keys_are_ignored():
         ({"worker_id": ""}, "key 'worker_id' is empty"),
         ({"worker_id": b"w"}, "key 'worker_id' is a bytes, not a text"),
         ({"service": "add"}, "service key b'add' is not servable/version"),
+        ({"service": "add/0"}, "version 0 is not one of 1..9223372036854775807"),
+        ({"service": "add/" + "9" * 20}, "version 99999999999999999999 is not one of 1.."),
         ({"service": "a" * 300 + "/1"}, "service of 302 B exceeds service_key_bytes_max 223"),
         ({"device": "CPU"}, "key 'device' is a str, not a map"),
         ({"device": {"target": "CPU"}}, "key 'id' is missing"),
