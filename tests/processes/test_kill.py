@@ -123,6 +123,12 @@ def test_a_busy_workers_requests_are_answered_by_its_successor() -> None:
         assert (tally.answered, tally.wrong) == (100, [])
         (slot,) = [slot for slot in server.status()["slots"] if slot["kind"] == "worker"]
         assert (slot["generation"], slot["restarts"]) == (2, 1)
+        # With the default level of the log, the death is all that it says.
+        (line,) = server.stderr
+        assert line.startswith("[WARNING] SERVING(")
+        assert line.endswith(
+            f'child exited slot={slot["slot"]} pid={pid} generation=1 exit="killed by SIGKILL"'
+        )
 
 
 def test_a_request_that_kills_its_worker_twice_is_answered_and_the_server_lives() -> None:

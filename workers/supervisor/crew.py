@@ -202,6 +202,8 @@ class Crew:
                 member.slot.apply(slots.SIGNED_OFF, now_ns)
             case "failed":
                 member.error = str(report.get("error"))
+                if member.slot.generation > 1:
+                    log.error("child failed", **member.facts(), error=member.error)
                 self._observer.slot_failing(member)
 
     def _take_reply(self, member: Member, reply: dict[str, Any]) -> None:
@@ -214,7 +216,7 @@ class Crew:
     def _note_ready(self, member: Member, now_ns: int) -> None:
         member.slot.apply(slots.REPORTED, now_ns)
         if member.slot.state == slots.READY:
-            log.info("child ready", slot=member.slot.name, generation=member.slot.generation)
+            log.info("child ready", **member.facts())
             self._observer.slot_ready(member)
 
     # ------------------------------------------------------------ doors
@@ -270,7 +272,17 @@ class Crew:
         returncode = child.reap()
         member.forget_process()
         text = exit_text(returncode)
-        log.info("child exited", slot=member.slot.name, pid=child.pid, exit=text)
+        # Who waits for a first start is told of its failure; nobody is told of a later death.
+        is_news = member.slot.state == slots.READY or (
+            member.slot.state == slots.STARTING and child.generation > 1
+        )
+        (log.warning if is_news else log.info)(
+            "child exited",
+            slot=member.slot.name,
+            pid=child.pid,
+            generation=child.generation,
+            exit=text,
+        )
         if member.spec.kind == WORKER and returncode != restart_policy.EXIT_DRAINED:
             self._losses.report(member.slot.name, child.generation, text)
         self._note_exit(member, text)

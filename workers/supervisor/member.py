@@ -41,6 +41,16 @@ class Member:
         """What the stop policy sees. REQUIRES: a process is here."""
         return ChildPresence(self.spec.kind, self.is_serving)
 
+    def facts(self) -> dict[str, object]:
+        """What a log line about the process says. REQUIRES: a process is here."""
+        assert self.child is not None, self.slot.name
+        facts: dict[str, object] = {"slot": self.slot.name}
+        if self.spec.servable:
+            facts["version"] = self.spec.version
+        if self.device is not None:
+            facts["device"] = f"{self.device['target']}:{self.device['id']}"
+        return facts | {"pid": self.child.pid, "generation": self.slot.generation}
+
     def note_producers(self, report: Mapping[str, Any]) -> None:
         """A broker is bound to these addresses; its successor gets the same, ports resolved."""
         self.producers = list(report.get("producers") or [])
