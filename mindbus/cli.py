@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mindbus.config import (
@@ -19,6 +20,7 @@ from mindbus.config import (
     ServableChoice,
     ServeConfig,
     add_flags,
+    add_run_directory,
     read_config,
     read_dec_key,
     read_run_directory,
@@ -33,15 +35,41 @@ if TYPE_CHECKING:
 EXIT_OK = 0
 EXIT_ERROR = 1
 
+#: That one of these cannot be found is a bug; that any other cannot is an installation's gap.
+OWN_PACKAGES = frozenset(
+    ("broker", "gateway", "mindbus", "mindspore_serving", "protocol", "telemetry", "workers")
+)
+
+
+SERVE_DESCRIPTION = """\
+Serves every servable of a directory, or those named, in the foreground. Prints where each door
+listens and, once every worker is warm, a line that begins with `MindBus: ready`. The first SIGTERM
+or Ctrl-C finishes what runs, the second one ends at once."""
+
+SERVE_EPILOG = """\
+Each flag can be given by the environment variable in its brackets (lists with commas); the flag
+wins. Logs go to stderr: GLOG_v=0 to 4 (default 2: warnings), MS_SUBMODULE_LOG_v="{SERVING:1}",
+GLOG_logtostderr=0 with GLOG_log_dir, MINDBUS_LOG_FORMAT=json."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `mindbus` and of `python -m mindbus`. Returns the exit code."""
-    parser = _parser()
-    flags = parser.parse_args(arguments)
+    flags, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        # By the command's own parser: its usage is the one that helps.
+        flags.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         code: int = flags.run(flags)
     except (ConfigError, NotRunningError) as error:
         _complain(str(error))
+        return EXIT_ERROR
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OWN_PACKAGES:
+            raise
+        _complain(
+            f"{error.name} is not installed for {sys.executable}: install the packages of a "
+            "server, `pip install 'mindbus[gateway,mindspore]'` (or `make setup` in a checkout)"
+        )
         return EXIT_ERROR
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -58,16 +86,31 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mindbus", description="Serves MindSpore models over gRPC, REST and ZeroMQ."
     )
+    parser.add_argument("--version", action="version", version=f"mindbus {version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve until SIGTERM, Ctrl-C or `mindbus stop`")
+    serve = commands.add_parser(
+        "serve",
+        help="serve until SIGTERM, Ctrl-C or `mindbus stop`",
+        description=SERVE_DESCRIPTION,
+        epilog=SERVE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_flags(serve)
-    serve.set_defaults(run=_serve)
-    status = commands.add_parser("status", help="show processes, doors and queues")
-    _add_run_directory(status)
+    serve.set_defaults(run=_serve, parser=serve)
+    status = commands.add_parser(
+        "status",
+        help="show processes, doors and queues",
+        description="Show the processes, doors and queues of a running server.",
+    )
+    add_run_directory(status)
     status.add_argument("--json", action="store_true", help="one JSON document")
-    status.set_defaults(run=_status)
-    stop = commands.add_parser("stop", help="drain and stop the server")
-    _add_run_directory(stop)
+    status.set_defaults(run=_status, parser=status)
+    stop = commands.add_parser(
+        "stop",
+        help="drain and stop the server",
+        description="Close the doors, finish what runs, end every process; return then.",
+    )
+    add_run_directory(stop)
     stop.add_argument(
         "--grace-ms",
         type=_grace_ms,
@@ -75,17 +118,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"time to finish running requests (default: {GRACE_MS_DEFAULT})",
     )
-    stop.set_defaults(run=_stop)
+    stop.set_defaults(run=_stop, parser=stop)
     infer_command.add_parser(commands)
-    version = commands.add_parser("version", help="show the version")
-    version.set_defaults(run=_version)
+    show_version = commands.add_parser("version", help="show the version")
+    show_version.set_defaults(run=_version, parser=show_version)
     return parser
-
-
-def _add_run_directory(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--run-directory", metavar="DIR", help="which server [MINDBUS_RUN_DIRECTORY]"
-    )
 
 
 def _grace_ms(text: str) -> int:
@@ -106,6 +143,7 @@ def _serve(flags: argparse.Namespace) -> int:
     # Here and not above: `status` and `stop` need none of it and shall answer at once.
     from mindbus.server import Server, StartError
     from mindbus.status_table import ready_line
+    from mindbus.version_check import warn_of_version
     from telemetry.log import configure
 
     configure("mindbus")
@@ -114,8 +152,13 @@ def _serve(flags: argparse.Namespace) -> int:
     server.install_signal_handlers()
     try:
         launches = _launches(config)
-        server.open_grpc(config.grpc_address, config.max_msg_mb_size)
-        server.open_rest(config.rest_address, config.max_msg_mb_size)
+        if config.backend == "mindspore":
+            warn_of_version()
+        size = config.max_msg_mb_size
+        with _hint("--grpc-address" if config.grpc_unix_address else "--grpc-port"):
+            server.open_grpc(config.grpc_address, size)
+        with _hint("--rest-port"):
+            server.open_rest(config.rest_address, size)
         server.start_servables(launches)
         print(ready_line(server.status()), flush=True)
     except StartError as error:
@@ -125,8 +168,25 @@ def _serve(flags: argparse.Namespace) -> int:
     code = server.wait()
     if server.failure is not None:
         _complain(str(server.failure))
+    else:
+        print("MindBus: stopped", flush=True)
     forced_by = server.forced_by
     return code if forced_by is None else 128 + forced_by
+
+
+@contextmanager
+def _hint(option: str) -> Iterator[None]:
+    """Say with MindSpore Serving's text for a door that cannot be opened what to try."""
+    from mindbus.server import StartError
+
+    try:
+        yield
+    except StartError as error:
+        if not str(error).startswith("Serving Error: "):
+            raise
+        raise StartError(
+            f"{error} (in use, or not an address of this machine? see --host and {option})"
+        ) from None
 
 
 def _server_settings(config: ServeConfig) -> ServerSettings:

@@ -219,16 +219,27 @@ SETTINGS = (
         "mode",
         "|".join(MODES),
         _one_of(MODES),
-        "broker inside the gateway, or a process of its own",
+        "broker inside the gateway, or a process of its own (default: embedded)",
     ),
-    Setting("gateways", "N", _whole(1, GATEWAYS_MAX), "gateway processes (standalone mode)"),
+    Setting(
+        "gateways",
+        "N",
+        _whole(1, GATEWAYS_MAX),
+        "gateway processes; more than 1 need --mode standalone (default: 1)",
+    ),
     Setting(
         "backend",
         "|".join(BACKENDS),
         _one_of(tuple(BACKENDS)),
         "what computes (default: mindspore)",
     ),
-    Setting("run_directory", "DIR", _path, "sockets and lock of this server"),
+    Setting(
+        "run_directory",
+        "DIR",
+        _path,
+        "sockets and lock of this server; one server each "
+        "(default: $XDG_RUNTIME_DIR/mindbus, else /tmp/mindbus-UID)",
+    ),
     Setting(
         "producers_addresses",
         "ADDRESS",
@@ -244,8 +255,23 @@ SETTINGS = (
         f"time to finish running requests when it stops (default: {GRACE_MS_DEFAULT})",
     ),
     Setting("dec_key_file", "FILE", _path, "file with the key of encrypted models, 16, 24 or 32 B"),
-    Setting("dec_mode", "|".join(DEC_MODES), _one_of(DEC_MODES), "cipher of encrypted models"),
+    Setting(
+        "dec_mode",
+        "|".join(DEC_MODES),
+        _one_of(DEC_MODES),
+        "cipher of encrypted models (default: AES-GCM)",
+    ),
 )
+
+
+def add_run_directory(parser: argparse.ArgumentParser) -> None:
+    """Declare the flag of the commands that talk to a running server: which one."""
+    parser.add_argument(
+        "--run-directory",
+        metavar="DIR",
+        help="which server (default: $XDG_RUNTIME_DIR/mindbus, else /tmp/mindbus-UID) "
+        "[MINDBUS_RUN_DIRECTORY]",
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,12 +1,13 @@
-"""`mindbus infer`: one request from the command line, straight to the broker.
+r"""`mindbus infer`: one request from the command line, straight to the broker.
 
-    mindbus infer add add_common --address ipc:///run/mindbus/producers.ipc \
-        --json '[{"x1": [[1, 2], [3, 4]], "x2": [[5, 6], [7, 8]]}]'
-    mindbus infer resnet classify --address tcp://host:5600 --input image=cat.png
+    mindbus infer add add_common \
+        --json '{"x1": [[1.0, 2.0], [3.0, 4.0]], "x2": [[5.0, 6.0], [7.0, 8.0]]}'
+    mindbus infer digits classify --input image=digit.png --address tcp://host:6000
 
-Numbers in JSON mean what they mean at the RESTful door: integers are int32, other numbers float32,
-`{"b64": "..."}` are bytes. An input from a file is the array of a `.npy` file, else the file's
-bytes. The results are printed as JSON: one object, or an array of them if instances came as one.
+Without --address it asks the server of the run directory. Numbers in JSON mean what they mean at
+the RESTful door: integers are int32, other numbers float32, `{"b64": "..."}` are bytes. An input
+from a file is the array of a `.npy` file, else the file's bytes. The results are printed as JSON:
+one object, or an array of them if instances came as one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import base64
 import binascii
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ import numpy as np
 
 from mindbus.bus_client import BusClient
 from mindbus.bus_errors import BusError
+from mindbus.config import add_run_directory, read_run_directory
+from mindbus.runtime_client import NotRunningError, RuntimeClient
 
 #: Exit codes: everything succeeded; the server refused or failed; the command line is wrong.
 EXIT_OK = 0
@@ -41,8 +45,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("servable", help="name of the servable")
     parser.add_argument("method", help="name of the method")
     parser.add_argument(
-        "--address", required=True, help="the broker's address: ipc://path or tcp://host:port"
+        "--address", help="of the broker: ipc://PATH or tcp://HOST:PORT (see `mindbus status`)"
     )
+    add_run_directory(parser)
     parser.add_argument("--json", metavar="INSTANCES", help="an object, or an array of objects")
     parser.add_argument(
         "--input",
@@ -51,16 +56,25 @@ def add_parser(subparsers: Any) -> None:
         default=[],
         help="one input from a file, into every instance; may be repeated",
     )
-    parser.add_argument("--version-number", type=int, default=0, help="0: the latest (default)")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds (default: 30)")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--version-number", type=int, default=0, metavar="N", help="0: the latest (default)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="(default: 30)"
+    )
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Send the request and print the results. Returns an exit code."""
+    """Send the request and print the results. Returns an exit code.
+
+    Raises: NotRunningError or ConfigError, if no address is given and no server is found.
+    """
+    address = arguments.address
     try:
         instances, is_list = read_instances(arguments.json, arguments.input)
-        with BusClient(arguments.address, timeout=arguments.timeout) as client:
+        address = address or _running_address(arguments)
+        with BusClient(address, timeout=arguments.timeout) as client:
             results = client.infer(
                 arguments.servable,
                 arguments.method,
@@ -69,12 +83,21 @@ def run(arguments: argparse.Namespace) -> int:
                 return_errors=True,
             )
     except BusError as error:
-        return _complain(f"{error.reason}: {error}", EXIT_FAILED)
+        where = f" ({address})" if error.reason == "broker_lost" else ""
+        return _complain(f"{error.reason}: {error}{where}", EXIT_FAILED)
     except (ValueError, TypeError, OSError) as error:
         return _complain(str(error), EXIT_USAGE)
     printable = [_printable(result) for result in results]
     print(json.dumps(printable if is_list else printable[0], ensure_ascii=False))
     return EXIT_FAILED if any(isinstance(one, BusError) for one in results) else EXIT_OK
+
+
+def _running_address(arguments: argparse.Namespace) -> str:
+    with RuntimeClient(read_run_directory(vars(arguments), os.environ)) as server:
+        producers = server.status()["producers"]
+    if not producers:
+        raise NotRunningError("the server has no broker yet; see `mindbus status`")
+    return str(producers[0])
 
 
 def _complain(text: str, exit_code: int) -> int:

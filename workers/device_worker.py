@@ -10,6 +10,7 @@ parent, standard streams) is in `__main__`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import threading
@@ -83,7 +84,8 @@ def run_worker(
         launch = read_launch(document)
         servable = boot(launch, signals)
     except (BootError, LaunchError) as error:
-        log.error("boot failed", error=str(error))
+        # The supervisor says it to who started the server, or to the log.
+        log.info("boot failed", error=str(error))
         report({"state": "failed", "error": str(error)})
         return EXIT_BOOT_FAILED
     return _Service(launch, servable, stop, report, signals, dialects).run()
@@ -95,14 +97,17 @@ def run_worker(
 def boot(launch: Launch, signals: ProcessSignals | None = None) -> Servable:
     """Open the device, import the servable, load and warm its models. Raises BootError."""
     backend = _make_backend(launch)
+    os.environ["SERVING_DEVICE_ID"] = str(launch.device_id)
     try:
         device = backend.open_device(launch.device_target, launch.device_id)
+        declaration = None
     except BackendError as error:
-        raise BootError(f"open device failed, device id: {launch.device_id}, {error}") from None
+        text = f"open device failed, device id: {launch.device_id}, {error}"
+        declaration = _declare_without_models(launch, text)
+        device = DeviceReport("CPU", launch.device_id)
     if signals is not None:
         signals.install()  # again: the library behind the device may have handlers of its own
-    os.environ["SERVING_DEVICE_ID"] = str(launch.device_id)
-    declaration = _declare(launch)
+    declaration = declaration or _declare(launch)
     runners = {
         key: _load_model(launch, model, backend) for key, model in declaration.models.items()
     }
@@ -133,6 +138,19 @@ def _declare(launch: Launch) -> ServableDeclaration:
             log.error("import of the servable failed", exc_info=error.__cause__)
         raise BootError(str(error)) from None
     return declaration
+
+
+def _declare_without_models(launch: Launch, device_error: str) -> ServableDeclaration:
+    """Import a servable that is all Python: it needs neither MindSpore nor a device but the CPU.
+
+    Raises: BootError with `device_error` if it needs more.
+    """
+    if launch.device_target in (None, "CPU"):
+        with contextlib.suppress(BootError):
+            declaration = _declare(launch)
+            if not declaration.models:
+                return declaration
+    raise BootError(device_error)
 
 
 def _load_model(launch: Launch, model: ModelDeclaration, backend: Backend) -> ModelRunner:

@@ -6,14 +6,13 @@ import os
 from collections.abc import Sequence
 
 from mindbus.servables import ServableLaunch
+from mindbus.version_check import warn_of_version
 from mindspore_serving.server.devices import TARGETS, available_device_types
 from mindspore_serving.server.host import host
 from mindspore_serving.server.merging import Deployment, as_configs, merge_configs
 from mindspore_serving.server.start_config import ServableStartConfig
-from mindspore_serving.version import __version__
 from protocol.parameter_checks import check_bool
 from telemetry.log import get_logger
-from workers.backends import mindspore_discovery
 
 log = get_logger("SERVING")
 
@@ -39,7 +38,7 @@ def to_launches(deployments: Sequence[Deployment]) -> list[ServableLaunch]:
     backend = os.environ.get("MINDBUS_BACKEND") or "mindspore"
     available = available_device_types()
     if backend == "mindspore":
-        _warn_of_version()
+        warn_of_version()
     return [to_launch(deployment, backend, available) for deployment in deployments]
 
 
@@ -82,17 +81,3 @@ def worker_devices(deployment: Deployment, is_cpu: bool) -> tuple[int, ...]:
         return devices
     free = [number for number in range(len(devices) + wanted) if number not in devices]
     return tuple(sorted((*devices, *free[: wanted - len(devices)])))
-
-
-def _warn_of_version() -> None:
-    """Say what does not fit between MindSpore and the release that this package stands for."""
-    package = mindspore_discovery.find_package()
-    if package is None:
-        # No error yet: servables without models never touch MindSpore.
-        log.info(mindspore_discovery.NOT_FOUND_TEXT)
-        return
-    warning = mindspore_discovery.version_warning(
-        mindspore_discovery.read_version(package), __version__
-    )
-    if warning is not None:
-        log.warning(warning)

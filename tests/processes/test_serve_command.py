@@ -117,6 +117,14 @@ def test_the_status_shows_every_process_and_the_brokers_numbers(server: ServerPr
     assert text.startswith(f"MindBus serving, pid {server.process.pid}, mode {status['mode']}\n")
 
 
+def test_infer_finds_the_server_of_the_run_directory_by_itself(server: ServerProcess) -> None:
+    instance = '{"x1": [1.5, 2.5], "x2": [3.0, 4.0]}'
+    where = ("--run-directory", str(server.run_directory))
+    answered = mindbus("infer", "add", "add", "--json", instance, *where)
+    assert (answered.returncode, answered.stderr) == (0, "")
+    assert json.loads(answered.stdout) == {"y": [4.5, 6.5]}
+
+
 def test_a_second_server_with_this_run_directory_is_refused_in_one_line(
     server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -156,9 +164,10 @@ def test_stop_ends_the_server_and_then_nothing_runs(tmp_path: Path) -> None:
         stopped = mindbus("stop", *where)
         assert (stopped.returncode, stopped.stdout) == (0, "MindBus: stopped\n")
         assert server.wait() == 0
+        assert server.stdout[-1] == "MindBus: stopped"
         assert [file.name for file in server.run_directory.iterdir()] == ["lock"]
-        for command in ("status", "stop"):
-            after = mindbus(command, *where)
+        for command in (("status",), ("stop",), ("infer", "add", "add", "--json", "{}")):
+            after = mindbus(*command, *where)
             assert (after.returncode, after.stdout, after.stderr) == (
                 1,
                 "",
@@ -187,7 +196,8 @@ def test_a_taken_port_ends_the_start_in_one_line(tmp_path: Path) -> None:
     assert server.stderr == [
         (
             "mindbus: Serving Error: RESTful server start failed, "
-            f"bind to the socket address 127.0.0.1:{port} failed"
+            f"bind to the socket address 127.0.0.1:{port} failed "
+            "(in use, or not an address of this machine? see --host and --rest-port)"
         )
     ]
     server.close()

@@ -57,7 +57,7 @@ def require_package(
     if package is None:
         raise MindSporeMissingError(
             f"MindSpore is not installed for {sys.executable}: run `{sys.executable} -m pip "
-            "install mindspore` (Python 3.9 to 3.12; for Ascend also its CANN toolkit, see "
+            "install mindspore` (Python 3.11 or 3.12; for Ascend also its CANN toolkit, see "
             "https://www.mindspore.cn/install). Servables without models do not need it."
         )
     return package
