@@ -23,7 +23,8 @@ import numpy as np
 
 from examples.digits_dataset import WHITE, encode_png, load_split
 from mindbus.bus_client import BusClient
-from mindbus.config import read_run_directory
+from mindbus.bus_errors import BusError
+from mindbus.config import ConfigError, read_run_directory
 from mindbus.runtime_client import NotRunningError, RuntimeClient
 from mindspore_serving.client import Client
 
@@ -33,8 +34,21 @@ SHADES = "  ░░▒▒▓▓██"
 #: Requests per door for the latencies; their median and 99th percentile are printed.
 LATENCY_REQUESTS = 200
 
+#: The servable that is asked, how long the demo waits for its worker, and how often it looks.
+SERVABLE = "digits"
+READY_TIMEOUT_S = 120.0
+READY_POLL_S = 0.2
+
 Answer = tuple[int, float]
 Classify = Callable[[bytes], Answer]
+
+
+class AnswerError(Exception):
+    """A door did not answer with a label; the text is what it said."""
+
+
+class NotReadyError(Exception):
+    """The server cannot serve the demo, or not yet; the text says which."""
 
 
 def grpc_door(address: str) -> Classify:
@@ -42,7 +56,11 @@ def grpc_door(address: str) -> Classify:
     client = Client(address, "digits", "classify")
 
     def classify(png: bytes) -> Answer:
-        (result,) = client.infer([{"image": png}])
+        # One instance that failed is {"error": …} in the list, a whole request is it without one.
+        answer = client.infer([{"image": png}])
+        result = answer if isinstance(answer, dict) else answer[0]
+        if "error" in result:
+            raise AnswerError(f"gRPC: {result['error']}")
         return int(result["label"]), float(result["score"])
 
     return classify
@@ -56,7 +74,10 @@ def rest_door(address: str) -> Classify:
         image = {"b64": base64.b64encode(png).decode(), "type": "bytes"}
         body = json.dumps({"instances": [{"image": image}]})
         connection.request("POST", "/model/digits:classify", body)
-        (result,) = json.loads(connection.getresponse().read())["instances"]
+        answer = json.loads(connection.getresponse().read())
+        if "instances" not in answer:
+            raise AnswerError(f"REST: {answer}")
+        (result,) = answer["instances"]
         return result["label"], result["score"]
 
     return classify
@@ -67,7 +88,10 @@ def bus_door(address: str) -> Classify:
     client = BusClient(address)
 
     def classify(png: bytes) -> Answer:
-        (result,) = client.infer("digits", "classify", [{"image": png}])
+        try:
+            (result,) = client.infer("digits", "classify", [{"image": png}])
+        except BusError as error:
+            raise AnswerError(f"ZeroMQ: {error}") from None
         return int(result["label"]), float(result["score"])
 
     return classify
@@ -83,6 +107,34 @@ def open_doors(status: dict[str, Any]) -> dict[str, Classify]:
         doors["REST"] = rest_door(addresses["rest"])
     doors["ZeroMQ"] = bus_door(status["producers"][0])
     return doors
+
+
+def wait_ready(
+    read_status: Callable[[], dict[str, Any]], timeout_s: float = READY_TIMEOUT_S
+) -> dict[str, Any]:
+    """Wait until a worker serves `digits`; returns the server's status then.
+
+    Raises: NotReadyError, at once if no worker will ever do so, else at the end of the timeout.
+    """
+    deadline = time.monotonic() + timeout_s
+    is_said = False
+    while True:
+        status = read_status()
+        workers = [slot for slot in status["slots"] if slot["kind"] == "worker"]
+        states = [slot["state"] for slot in workers if slot["servable"] == SERVABLE]
+        # The doors are opened before there is any worker: so long, nothing is known.
+        if workers and not states:
+            raise NotReadyError(f"the server has no servable {SERVABLE}")
+        if states and set(states) == {"FAILED"}:
+            raise NotReadyError(f"every worker of {SERVABLE} has failed; see `mindbus status`")
+        if "READY" in states:
+            return status
+        if time.monotonic() >= deadline:
+            raise NotReadyError(f"no worker of {SERVABLE} was ready within {timeout_s:.0f} s")
+        if not is_said:
+            print("waiting for the workers …", flush=True)
+            is_said = True
+        time.sleep(READY_POLL_S)
 
 
 def picture(image: np.ndarray[Any, Any]) -> list[str]:
@@ -132,13 +184,16 @@ def main() -> int:
     flags = vars(parser.parse_args())
     try:
         with RuntimeClient(read_run_directory(flags, os.environ)) as server:
-            status = server.status()
+            status = wait_ready(server.status)
+        doors = open_doors(status)
+        wrong = show(doors)
+        measure(doors)
     except NotRunningError as error:
         print(f"demo: {error}; start one with `make serve`", file=sys.stderr)
         return 1
-    doors = open_doors(status)
-    wrong = show(doors)
-    measure(doors)
+    except (AnswerError, NotReadyError, ConfigError, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
     if wrong:
         print(f"demo: {wrong} answers were wrong", file=sys.stderr)
     return 1 if wrong else 0

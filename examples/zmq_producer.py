@@ -1,9 +1,6 @@
-"""A producer with nothing but pyzmq and msgpack, written from docs/PROTOCOL.md alone.
+"""A producer of pyzmq and msgpack: zmq_producer.py ipc:///PATH/producers.ipc [SERVABLE METHOD]
 
-    python examples/zmq_producer.py ipc:///tmp/mindbus-0/producers.ipc [servable method]
-
-sends two instances of two matrices (to `add` `add_common`) and prints what comes back.
-"""
+It sends two instances of two matrices and prints what comes back. Source: docs/PROTOCOL.md."""
 
 import struct
 import sys
@@ -33,13 +30,11 @@ def infer(socket, servable, method, instances, request_id=1, budget_ms=10_000):
 
 
 if __name__ == "__main__":
-    names = sys.argv[2:4] or ["add", "add_common"]
+    address, *names = sys.argv[1:] or sys.exit(__doc__)
     producer = zmq.Context.instance().socket(zmq.DEALER)
     producer.linger = 0
-    producer.connect(sys.argv[1])
-    ones = ["float32", [2, 2], struct.pack("<4f", 1, 1, 1, 1)]
-    ramp = ["float32", [2, 2], struct.pack("<4f", 1, 2, 3, 4)]
-    answers, _, _ = infer(producer, *names, [{"x1": ones, "x2": ramp}] * 2)
-    for answer in answers:
-        dtype, shape, content = answer["y"]
-        print(dtype, shape, struct.unpack("<4f", content))
+    producer.connect(address)
+    ones, ramp = (["float32", [2, 2], struct.pack("<4f", *v)] for v in ((1,) * 4, (1, 2, 3, 4)))
+    inputs = {"x1": ones, "x2": ramp}
+    for answer in infer(producer, *(names or ["add", "add_common"]), [inputs] * 2)[0]:
+        print(*answer["y"][:2], struct.unpack("<4f", answer["y"][2]))
