@@ -20,11 +20,15 @@ from protocol import head as heads
 from protocol import limits, native, status
 from protocol.errors import RequestError
 from protocol.native import Buffer
+from telemetry.log import get_logger
+
+log = get_logger("BROKER")
 
 #: Never sleep longer than this on a timer: it bounds what a clock anomaly can cost.
 TIMER_S_MAX = 60.0
 
 GOING_DOWN = RequestError("draining", "the server is going down")
+FAILED = RequestError("broker_lost", "the broker failed, details are in its log")
 
 
 class EmbeddedBus:
@@ -40,6 +44,8 @@ class EmbeddedBus:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._is_closed = False
+        #: set when the broker is no more: it was closed, or a bug ended it
+        self.ended = asyncio.Event()
         self._sockets = (switch.producers, switch.workers)
         for socket in self._sockets:
             self._loop.add_reader(socket.fileno(), self._plan_turn)
@@ -94,7 +100,14 @@ class EmbeddedBus:
         self._turn_planned = False
         if self._is_closed:
             return
-        more = self._switch.turn()
+        try:
+            more = self._switch.turn()
+        except (
+            Exception
+        ):  # the broker's top: tables that a bug left half done are not to be trusted
+            log.exception("broker failed")
+            self._end(FAILED)
+            return
         events = [int(socket.get(zmq.EVENTS)) for socket in self._sockets]
         if more or any(event & zmq.POLLIN for event in events):
             self._plan_turn()
@@ -128,16 +141,19 @@ class EmbeddedBus:
 
     async def close(self) -> None:
         """Leave the loop and close the sockets; whoever still waits is told so. Idempotent."""
-        if self._is_closed:
-            return
+        if not self._is_closed:
+            self._end(GOING_DOWN)
+
+    def _end(self, why: RequestError) -> None:
         self._is_closed = True
+        self.ended.set()
         for socket in self._sockets:
             self._loop.remove_reader(socket.fileno())
         if self._timer is not None:
             self._timer.cancel()
         for request_id, future in self._waiting.items():
             if not future.done():
-                future.set_result(failure_reply(request_id, GOING_DOWN))
+                future.set_result(failure_reply(request_id, why))
         self._switch.close()
 
 

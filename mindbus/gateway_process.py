@@ -55,6 +55,9 @@ DRAIN_POLL_S = 0.02
 #: What is left of the grace after SIGTERM from outside, when nobody names one.
 GRACE_MS_DEFAULT = 10_000
 
+#: Exit code after a bug of the broker; the supervisor starts another gateway.
+EXIT_FAILED = 70
+
 
 class Door(Protocol):
     """An open door of either kind."""
@@ -112,6 +115,11 @@ class Gateway:
         """Change the broker's limit of requests, where the broker is ours."""
         if self._embedded is not None:
             self._embedded.set_requests_max(requests_max)
+
+    async def wait_failed(self) -> None:
+        """Wait until a bug ended the broker; for ever if it is another process."""
+        ended = asyncio.Event() if self._embedded is None else self._embedded.ended
+        await ended.wait()
 
     async def drain(self, grace_ms: int) -> None:
         """Close the doors, let running requests finish within the grace. Idempotent."""
@@ -196,16 +204,18 @@ async def serve(document: dict[str, Any], channel: socket.socket) -> int:
     say(writer, started)
     ends = asyncio.create_task(commands.serve(reader))
     stops = asyncio.create_task(terminated.wait())
-    await asyncio.wait((ends, stops), return_when=asyncio.FIRST_COMPLETED)
+    fails = asyncio.create_task(gateway.wait_failed())
+    await asyncio.wait((ends, stops, fails), return_when=asyncio.FIRST_COMPLETED)
+    code = EXIT_FAILED if fails.done() else 0
     if terminated.is_set():
         await gateway.drain(GRACE_MS_DEFAULT)
-    for task in (ends, stops):
+    for task in (ends, stops, fails):
         task.cancel()
     await gateway.close()
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
-    return 0
+    return code
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -153,3 +154,22 @@ def test_closing_tells_everyone_who_waits(directory: str) -> None:
         assert decode_failure(frames).reason == "draining"
 
     run(directory, 2, scenario)
+
+
+def test_a_bug_of_the_broker_ends_it_and_leaves_nobody_waiting(directory: str) -> None:
+    class Faulty(Core):
+        def handle_timer(self, now_ns: int) -> None:
+            if self.load()[0]:
+                raise RuntimeError("a mistake of ours")
+            super().handle_timer(now_ns)
+
+    async def main() -> None:
+        core = Faulty(Settings())
+        core.registration.expect(b"add/1", time.monotonic_ns())
+        bus = EmbeddedBus(Switch(core, [f"ipc://{directory}/p"], f"ipc://{directory}/w"))
+        _, frames = await bus.request(*parcel(b"never"))
+        assert decode_failure(frames).reason == "broker_lost"
+        assert bus.ended.is_set()
+        await bus.close()
+
+    asyncio.run(asyncio.wait_for(main(), DEADLINE_S))
