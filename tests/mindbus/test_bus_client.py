@@ -192,6 +192,22 @@ def test_a_reply_that_cannot_be_read_is_an_internal_error(
         future.result(WAIT_S)
 
 
+def test_a_bug_while_a_reply_is_decoded_costs_that_call_only(
+    broker: FakeBroker, client: BusClient
+) -> None:
+    def decode(*_: Any) -> Any:
+        raise RuntimeError("a mistake of ours")
+
+    head, frames = encode_call("add", "m", {"x": 1}, 0, WAIT_S)
+    future = client._send(head, frames, decode)
+    broker.answer_native(broker.receive(), [{"y": 1}])
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        future.result(WAIT_S)
+    other = client.submit("add", "m", {"x": 1})
+    broker.answer_native(broker.receive(), [{"y": 2}])
+    assert other.result(WAIT_S)[0]["y"] == 2
+
+
 def test_a_future_that_is_cancelled_takes_the_request_back(
     broker: FakeBroker, client: BusClient
 ) -> None:
