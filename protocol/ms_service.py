@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from protocol import ms_service_pb2, serving_texts, status
+from protocol import limits, ms_service_pb2, serving_texts, status
 from protocol.errors import RequestError
 from protocol.native import Buffer
 from protocol.tensor import (
@@ -49,6 +49,9 @@ MS_STRING = 13
 MS_BYTES = 14
 DTYPE_OF_NUMBER = dict(enumerate(DTYPES.values(), start=1))
 NUMBER_OF_DTYPE = {dtype: number for number, dtype in DTYPE_OF_NUMBER.items()}
+
+#: Characters of servable and method together whose encoded form is kept for the next reply.
+KEPT_NAMES_MAX = limits.SERVICE_KEY_BYTES_MAX + limits.METHOD_BYTES_MAX
 
 # Tags of the wire: field number * 8 + wire type (0 varint, 1 eight bytes, 2 counted, 5 four bytes).
 _REQUEST_SPEC = 0x0A
@@ -271,8 +274,18 @@ def encode_failure(spec: RequestSpec | None, reason: str, message: str) -> list[
     return [head + _error_field(status.REASONS[reason].mindspore, message)]
 
 
-@lru_cache(maxsize=256)
 def _spec_field(spec: RequestSpec) -> bytes:
+    if len(spec.servable) + len(spec.method) > KEPT_NAMES_MAX:
+        return _encode_spec(spec)  # nobody's name: it is refused, and its megabytes are not kept
+    return _kept_spec(spec)
+
+
+@lru_cache(maxsize=256)
+def _kept_spec(spec: RequestSpec) -> bytes:
+    return _encode_spec(spec)
+
+
+def _encode_spec(spec: RequestSpec) -> bytes:
     message = ms_service_pb2.ServableSpec(
         name=spec.servable, method_name=spec.method, version_number=spec.version
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -146,3 +147,16 @@ def test_output_text_without_utf8_form_fails_its_instance_only() -> None:
 
 def test_an_error_text_without_utf8_form_is_escaped() -> None:
     assert errors(reply(ms_service.encode_failure(SPEC, "failed", "a\udc80"))) == [(1, "a\\udc80")]
+
+
+def test_a_refused_name_of_megabytes_is_not_kept() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(8):
+            spec = RequestSpec("n" * 1_000_000 + str(number), "m", 0)
+            (reply,) = ms_service.encode_failure(spec, "unknown_service", "text")
+            assert ms_service_pb2.PredictReply.FromString(reply).servable_spec.name == spec.servable
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 4_000_000
