@@ -109,10 +109,16 @@ class HttpConnection(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._waiting = None
-        if self.flow.read_paused:  # the silence is our own: earlier requests are being answered
+        if self._is_answering():  # the silence is our own
             self._waiting = self.loop.call_later(self._patience.idle_s, self._give_up)
         else:
             self.abandon()
+
+    def _is_answering(self) -> bool:
+        """Whether a complete request waits for its reply; behind it there may be more."""
+        cycle = self.cycle
+        running = cycle is not None and not (cycle.response_complete or cycle.more_body)
+        return running or self.flow.read_paused
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Parse the request again as if its client had not offered another protocol."""

@@ -406,6 +406,22 @@ def test_a_client_that_falls_silent_is_given_up(sent: bytes, patience: Patience)
     on_door(scene, patience=patience)
 
 
+@pytest.mark.parametrize("behind", [b"\r\n", b"POST /a HTTP/1.1\r\n"])
+def test_whoever_waits_for_a_reply_is_not_given_up_for_what_came_behind(behind: bytes) -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(POST % (b"/slow", 1, b"x"))
+        await echo.arrived.wait()
+        writer.write(behind)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(echo.cancelled.wait(), 0.2)
+        echo.finish.set()
+        assert (await read_reply(reader))[2] == b'["POST", "/slow", 1]'
+        writer.close()
+
+    on_door(scene, patience=Patience(head_s=0.02, idle_s=0.02))
+
+
 def test_a_connection_that_is_idle_between_requests_is_closed() -> None:
     async def scene(echo: Echo, door: RestDoor) -> None:
         reader, writer = await connect(door)
