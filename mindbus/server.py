@@ -283,6 +283,7 @@ class Server:
             "servable_directory": str(Path(launch.servable_directory).absolute()),
             "servable_name": launch.servable_name,
             "version": version,
+            "version_asked": launch.version,
             "device_target": launch.device_target,
             "backend": launch.backend,
             "workers_address": f"ipc://{run_directory / 'workers.ipc'}",

@@ -252,6 +252,7 @@ def _document(launch: ServableLaunch, directory: RunDirectory) -> dict[str, Any]
         "servable_directory": launch.servable_directory,
         "servable_name": launch.servable_name,
         "version": version,
+        "version_asked": launch.version,
         "device_target": launch.device_target,
         "device_id": device_id,
         "backend": launch.backend,

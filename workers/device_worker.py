@@ -132,7 +132,7 @@ def _declare(launch: Launch) -> ServableDeclaration:
     directory, name = launch.servable_directory, launch.servable_name
     try:
         declaration = import_servable(directory, name)
-        resolve_version(directory, name, launch.version, bool(declaration.models))
+        resolve_version(directory, name, launch.version_asked, bool(declaration.models))
     except RuntimeError as error:
         if error.__cause__ is not None:  # where in the user's code: for the log only
             log.error("import of the servable failed", exc_info=error.__cause__)

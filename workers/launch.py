@@ -28,7 +28,8 @@ class LaunchError(Exception):
 class Launch:
     """One worker: what it serves, on which device, and where its broker is.
 
-    version: resolved, at least 1. device_target: None = the best that is there.
+    version: resolved, at least 1. version_asked: what it was resolved from; 0 = the newest.
+    device_target: None = the best that is there.
     worker_id, generation: the slot and its incarnation. dec_key: never shown, not even by `repr`.
     batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
     """
@@ -36,6 +37,7 @@ class Launch:
     servable_directory: str
     servable_name: str
     version: int
+    version_asked: int
     device_target: str | None
     device_id: int
     backend: str
@@ -59,6 +61,7 @@ def read_launch(document: Mapping[str, Any]) -> Launch:
         servable_directory=_text(document, "servable_directory"),
         servable_name=_text(document, "servable_name"),
         version=_number(document, "version", 1),
+        version_asked=_number(document, "version_asked", 0),
         device_target=_optional_text(document, "device_target"),
         device_id=_number(document, "device_id", 0),
         backend=_one_of(document, "backend", tuple(BACKENDS)),

@@ -142,6 +142,7 @@ def test_a_worker_gets_the_launch_document_of_the_contract(world: World) -> None
         "servable_directory": str(world.servables),
         "servable_name": "add",
         "version": 12,
+        "version_asked": 0,
         "device_target": None,
         "device_id": 0,
         "backend": "numpy",

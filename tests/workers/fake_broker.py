@@ -115,6 +115,7 @@ class Place:
             "servable_directory": str(self.path),
             "servable_name": "add",
             "version": 1,
+            "version_asked": 1,
             "device_target": "CPU",
             "device_id": 0,
             "backend": "numpy",

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,11 +148,22 @@ def test_a_model_that_cannot_be_loaded_is_reported_with_all_that_names_it(place,
 
 
 def test_a_missing_version_is_a_boot_failure(place, start):
-    worker = start(place.document(version=9))
+    worker = start(place.document(version=9, version_asked=9))
     worker.report()
     assert worker.report()["error"] == (
         "Start servable failed: There is no specified version directory of models, specified "
         f"version number: 9, servable directory: '{place.path}', servable name: 'add'"
+    )
+    assert worker.exit()[0] == 3
+
+
+def test_models_without_any_version_are_a_boot_failure(place, start):
+    shutil.rmtree(place.model.parent)
+    worker = start(place.document(version_asked=0))
+    worker.report()
+    assert worker.report()["error"] == (
+        "There is no valid version directory of models while there are models declared in "
+        f"servable_config.py, servable directory: {place.path}, servable name: add"
     )
     assert worker.exit()[0] == 3
 
