@@ -1,0 +1,169 @@
+"""A server with its only worker busy: limits, deadlines, and clients that leave meanwhile."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import zmq
+
+from mindbus.bus_client import BusClient
+from mindbus.bus_errors import DeadlineExceeded, Overloaded
+from protocol import head as heads
+from protocol import ms_service_pb2 as pb
+from protocol import native, status
+from tests.processes.doors import DEADLINE_S, PREDICT, GrpcDoor, RestDoor, tensor
+from tests.processes.probe import probe_server
+from tests.processes.server_process import ServerProcess
+from tests.processes.waiting import wait_until
+
+pytestmark = pytest.mark.process
+
+ROW = np.ones(4, np.float32)
+
+#: Instances of `slow` that keep a worker busy for 0.9 s: 30 ms for each 4.
+LONG = 120
+
+
+@pytest.fixture(scope="module", params=["embedded", "standalone"])
+def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """A server of `probe` with one worker, in each mode."""
+    with probe_server("--device-ids", "0", "--mode", request.param) as running:
+        yield running
+
+
+def long_request(client: BusClient) -> Any:
+    """Keep the worker busy; the future may be cancelled, the worker computes it all the same."""
+    future = client.submit("probe", "slow", [{"x": ROW}] * LONG)
+    wait_until(lambda: client.stats()["requests"] == 1)
+    return future
+
+
+def long_message(door: GrpcDoor) -> pb.PredictRequest:
+    return door.request("slow", [{"x": tensor(ROW)}] * LONG)
+
+
+def in_flight(client: BusClient) -> int:
+    """Requests that the worker still owes, answered ones included."""
+    return sum(worker["in_flight"] for worker in client.stats()["workers"])
+
+
+@pytest.mark.parametrize("mode", ["embedded", "standalone"])
+def test_at_the_limit_every_door_says_so_in_the_known_words(mode: str) -> None:
+    text = "Serving Error: enqueued requests count exceeds the limit 1"
+    flags = ("--device-ids", "0", "--mode", mode, "--max-enqueued-requests", "1")
+    with probe_server(*flags) as server, BusClient(server.producers_address) as client:
+        grpc_door = GrpcDoor(server.grpc_address, "probe")
+        rest_door = RestDoor(server.rest_address, "probe")
+        holder = long_request(client)
+        reply = grpc_door.predict(grpc_door.request("double", [{"x": tensor(ROW)}]))
+        assert grpc_door.errors(reply) == [(status.MS_FAILED, text)]
+        assert rest_door.infer("double", [{"x": ROW.tolist()}]) == {"error_msg": text}
+        with pytest.raises(Overloaded, match="exceeds the limit 1"):
+            client.infer("probe", "double", {"x": ROW})
+        assert not holder.done()
+        holder.cancel()
+        reply = grpc_door.predict(grpc_door.request("double", [{"x": tensor(ROW)}]))
+        assert grpc_door.errors(reply) == []
+        grpc_door.close()
+        rest_door.close()
+
+
+def test_deadlines_are_kept_whether_a_request_waits_or_runs(server: ServerProcess) -> None:
+    door = GrpcDoor(server.grpc_address, "probe")
+    with BusClient(server.producers_address) as client:
+        credit = client.stats()["workers"][0]["credit"]
+        begin_s = time.monotonic()
+        # The first runs, the next ones wait at the worker, the rest waits in the broker.
+        futures = [client.submit("probe", "slow", [{"x": ROW}] * 2 * LONG, timeout=0.3)]
+        futures += [
+            client.submit("probe", "slow", {"x": ROW}, timeout=0.3) for _ in range(credit + 8)
+        ]
+        with pytest.raises(grpc.RpcError) as error:
+            door._call(door.request("double", [{"x": tensor(ROW)}]), timeout=0.3)
+        assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        for future in futures:
+            with pytest.raises(DeadlineExceeded):
+                future.result(DEADLINE_S)
+        assert time.monotonic() - begin_s < 1.2, "answered only when the worker was done"
+        wait_until(lambda: client.stats()["requests"] == 0)
+        wait_until(lambda: in_flight(client) == 0)
+    door.close()
+
+
+def test_whoever_leaves_takes_the_request_out_of_the_broker(server: ServerProcess) -> None:
+    door = GrpcDoor(server.grpc_address, "probe")
+    with BusClient(server.producers_address) as client:
+        before = client.stats()["counters"]["cancelled"]
+        leavers = (leave_grpc, leave_grpc_connection, leave_rest, leave_bus_call, leave_bus)
+        for leave in leavers:
+            leave(server, door, client)
+            wait_until(lambda: client.stats()["requests"] == 0)
+        # None of them was answered first.
+        assert client.stats()["counters"]["cancelled"] == before + len(leavers)
+        wait_until(lambda: in_flight(client) == 0)
+        assert client.infer("probe", "double", {"x": ROW})[0]["y"].tolist() == [2] * 4
+    door.close()
+
+
+def leave_grpc(server: ServerProcess, door: GrpcDoor, client: BusClient) -> None:
+    """Cancel a call of a connection that stays."""
+    call = door._call.future(long_message(door))
+    wait_until(lambda: client.stats()["requests"] == 1)
+    call.cancel()
+
+
+def leave_grpc_connection(server: ServerProcess, door: GrpcDoor, client: BusClient) -> None:
+    """Close the whole channel."""
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        call = channel.unary_unary(PREDICT).future(long_message(door).SerializeToString())
+        wait_until(lambda: client.stats()["requests"] == 1)
+        assert not call.done()
+
+
+def leave_rest(server: ServerProcess, door: GrpcDoor, client: BusClient) -> None:
+    """Close the connection instead of reading the answer."""
+    connection = http.client.HTTPConnection(server.rest_address)
+    body = json.dumps({"instances": [{"x": ROW.tolist()}] * LONG})
+    connection.request("POST", "/model/probe:slow", body)
+    wait_until(lambda: client.stats()["requests"] == 1)
+    connection.close()
+
+
+def leave_bus_call(server: ServerProcess, door: GrpcDoor, client: BusClient) -> None:
+    """Cancel a future."""
+    long_request(client).cancel()
+
+
+def leave_bus(server: ServerProcess, door: GrpcDoor, client: BusClient) -> None:
+    """Close a client of the bus with a call in flight."""
+    with BusClient(server.producers_address) as other:
+        other.submit("probe", "slow", [{"x": ROW}] * LONG)
+        wait_until(lambda: client.stats()["requests"] == 1)
+
+
+def test_a_producer_that_vanished_leaves_nothing_behind(server: ServerProcess) -> None:
+    with BusClient(server.producers_address) as client:
+        credit = client.stats()["workers"][0]["credit"]
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        dealer = context.socket(zmq.DEALER)
+        dealer.linger = 0
+        dealer.connect(server.producers_address)
+        frames = native.encode_request([{"x": ROW}] * 4)
+        count = credit + 20
+        for number in range(count):
+            head = heads.Head(
+                heads.REQUEST, request_id=number, body_frames=1, service=b"probe/0", method=b"slow"
+            )
+            dealer.send_multipart([heads.pack(head), *frames])
+        wait_until(lambda: client.stats()["requests"] >= count - 8)
+        context.destroy(linger=0)  # no word of farewell
+        wait_until(lambda: client.stats()["requests"] == 0)
+        wait_until(lambda: in_flight(client) == 0)
+        assert client.infer("probe", "double", {"x": ROW})[0]["y"].tolist() == [2] * 4
