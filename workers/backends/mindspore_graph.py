@@ -65,6 +65,7 @@ class MindSporeBackend:
         mindspore = _import_mindspore()
         try:
             target = target or _first_available(mindspore)
+            _check_supported(target, device_id)
             mindspore.set_context(mode=mindspore.GRAPH_MODE)
             mindspore.set_device(target, device_id)
             _check_device_count(mindspore, target, device_id)
@@ -176,6 +177,22 @@ def _first_available(mindspore: Any) -> str:
         if context.is_pkg_support_device(target) and _has_device(mindspore, target):
             return target
     raise BackendError(f"MindSpore supports none of {', '.join(PROBE_ORDER)} on this machine")
+
+
+def _check_supported(target: str, device_id: int) -> None:
+    # `set_device` would find out, too, after a page of warnings, and tell why in a place where
+    # nobody looks: behind its list of C++ frames.
+    from mindspore._c_expression import MSContext
+
+    context = MSContext.get_instance()
+    supported = [name for name in PROBE_ORDER if context.is_pkg_support_device(name)]
+    if target not in supported:
+        lines = context.load_plugin_error().splitlines()
+        causes = [line.strip() for line in lines if target.lower() in line.lower()]
+        text = f"this MindSpore supports {', '.join(supported)} here, not {target}"
+        raise BackendError(
+            f"device {target} {device_id} cannot be opened: {'; '.join([text, *causes])}"
+        )
 
 
 def _has_device(mindspore: Any, target: str) -> bool:
