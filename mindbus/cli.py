@@ -54,12 +54,8 @@ GLOG_logtostderr=0 with GLOG_log_dir, MINDBUS_LOG_FORMAT=json."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `mindbus` and of `python -m mindbus`. Returns the exit code."""
-    flags, unknown = _parser().parse_known_args(arguments)
-    if unknown:
-        # By the command's own parser: its usage is the one that helps.
-        flags.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        code: int = flags.run(flags)
+        return _run(arguments)
     except (ConfigError, NotRunningError) as error:
         _complain(str(error))
         return EXIT_ERROR
@@ -77,6 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone (`mindbus status | head`).
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the flush at the exit
         return EXIT_ERROR
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    flags, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        # By the command's own parser: its usage is the one that helps.
+        flags.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    code: int = flags.run(flags)
     return code
 
 

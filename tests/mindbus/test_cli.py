@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mindbus import infer_command
 from mindbus.cli import main, version
 from mindbus.config import SETTINGS
 
@@ -43,3 +44,13 @@ def test_version_is_a_command_and_a_flag(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["version"]) == 0
     assert exit_code("--version") == 0
     assert capsys.readouterr().out == f"mindbus {version()}\n" * 2
+
+
+def test_a_ctrl_c_while_a_command_is_still_being_loaded_ends_it_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_subparsers: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(infer_command, "add_parser", interrupted)
+    assert main(["stop"]) == 130
