@@ -209,9 +209,13 @@ class Server:
         return self._supervisor.exit_code
 
     def install_signal_handlers(self) -> None:
-        """Take SIGTERM and SIGINT: the first drains, the second kills. Main thread only."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        """Take SIGTERM, SIGINT and SIGHUP: the first drains, the second kills. Main thread only.
+
+        SIGHUP comes when the terminal is closed, and stays ignored where it is (`nohup`).
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals += 1

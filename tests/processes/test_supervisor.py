@@ -393,11 +393,12 @@ def test_kill_9_of_the_supervisor_leaves_nobody_and_the_next_start_succeeds(worl
     assert server.status()["state"] == "serving"
 
 
-def test_sigterm_drains_and_exits_0(world: World) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_one_signal_drains_and_exits_0(world: World, number: int) -> None:
     world.servable()
     with world.program() as program:
         children = wait_up(program)
-        program.terminate()
+        program.send_signal(number)
         assert program.wait(10) == 0
         for pid in children:
             wait_gone(pid, deadline_s=0)
