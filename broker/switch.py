@@ -111,17 +111,24 @@ class Switch:
                 return False
             parts: list[Any] = []
             copy = True
-            body_frames = 0  # that are still to come before the next head; heads are bytes
+            # Heads are bytes, so it matters where they are: first, behind the envelope of a REQ
+            # socket, and behind the body frames that the head before promised.
+            is_envelope = False
+            body_frames = 0
             while more(zmq.RCVMORE):
                 part: Any = recv(copy=copy)
                 parts.append(part)
                 if body_frames:
                     body_frames -= 1
                     copy = copy or not body_frames
+                elif is_envelope:
+                    is_envelope = len(part) > 0
                 elif len(part) >= heads.FIXED_BYTES and part[:2] == heads.MAGIC:
                     body_frames = part[heads.BODY_FRAMES_OFFSET]
                     large = part[heads.FLAGS_OFFSET + 1] & heads.FLAG_BODY_LARGE
                     copy = not (large and body_frames)
+                elif len(parts) == 1:
+                    is_envelope = len(part) > 0
             receive(routing_id, parts, now_ns)
         return True
 

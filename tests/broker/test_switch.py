@@ -178,6 +178,15 @@ def test_what_is_no_head_behind_a_large_body_harms_nobody(peers: Peers, behind: 
     peers.turn_until(lambda: not peers.core.registration.workers)
 
 
+def test_a_large_head_within_an_envelope_harms_nobody(peers: Peers) -> None:
+    client = peers.socket(zmq.DEALER, peers.producers)
+    large = heads.Head(heads.REQUEST, flags=heads.FLAG_BODY_LARGE, body_frames=3)
+    client.send_multipart([b"id", heads.pack(large), b"", bytes(900), b"", *request(1)])
+    client.send_multipart(request(2))
+    assert heads.unpack(peers.receive(client)[0]).request_id == 2
+    assert peers.core.counters.malformed == 1
+
+
 def test_an_envelope_that_no_socket_makes_is_dropped(peers: Peers) -> None:
     client = peers.socket(zmq.DEALER, peers.producers)
     client.send_multipart([bytes([1, 2]) * 1_000, b"", *request(1)])
