@@ -140,6 +140,15 @@ def _complain(text: str) -> None:
     print(f"mindbus: {text}", file=sys.stderr, flush=True)
 
 
+def _announce(line: str) -> None:
+    """Print a line of a server; whoever read it may be gone (`| head`, a closed terminal)."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        # What is buffered has to go somewhere, or the interpreter's exit fails at it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # ---------------------------------------------------------------- serve
 
 
@@ -164,7 +173,7 @@ def _serve(flags: argparse.Namespace) -> int:
         with _hint("--rest-port"):
             server.open_rest(config.rest_address, size)
         server.start_servables(launches)
-        print(ready_line(server.status()), flush=True)
+        _announce(ready_line(server.status()))
     except StartError as error:
         server.stop()
         _complain(str(error))
@@ -173,7 +182,7 @@ def _serve(flags: argparse.Namespace) -> int:
     if server.failure is not None:
         _complain(str(server.failure))
     else:
-        print("MindBus: stopped", flush=True)
+        _announce("MindBus: stopped")
     forced_by = server.forced_by
     return code if forced_by is None else 128 + forced_by
 

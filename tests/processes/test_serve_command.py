@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.processes.server_process import CHECKOUT, ServerProcess
-from tests.processes.waiting import wait_until
+from tests.processes.waiting import DEADLINE_S, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -156,6 +157,34 @@ def test_sigterm_lets_the_request_in_flight_finish(tmp_path: Path) -> None:
         wait_until(lambda: json.loads(mindbus(*shown).stdout)["broker"]["requests"] == 1)
         assert server.stop(signal.SIGTERM) == 0
         assert running.result() == SUM
+
+
+def test_a_server_whose_output_nobody_reads_starts_serves_and_ends_all_the_same(
+    tmp_path: Path,
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="mb-") as root:
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        where = ("--run-directory", f"{root}/run")
+        ports = ("--grpc-port", "0", "--rest-port", "0", "--backend", "numpy")
+        serving = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mindbus", "serve", *where, *ports),
+                *("--servable-directory", str(write_servable(tmp_path))),
+            ],
+            cwd=CHECKOUT,
+            stdout=write_end,
+        )
+        os.close(write_end)
+        try:
+            numbers = ("infer", *where, "add", "add", "--json", '{"x1": [1.5, 2], "x2": [3.5, 4]}')
+            answer = wait_until(lambda: mindbus(*numbers).stdout)
+            assert json.loads(answer) == {"y": [5.0, 6.0]}
+            serving.terminate()
+            assert serving.wait(DEADLINE_S) == 0
+        finally:
+            serving.kill()
+            serving.wait()
 
 
 def test_stop_ends_the_server_and_then_nothing_runs(tmp_path: Path) -> None:
