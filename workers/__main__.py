@@ -24,6 +24,9 @@ from workers.supervisor.json_lines import encode_line
 
 EXIT_FORCED = 1
 
+#: How long threads and exit handlers of user code may hold up a worker that has drained.
+EXIT_WAIT_S = 2.0
+
 
 class WakeupSignals:
     """SIGTERM and SIGINT, read by the bus thread through Python's wakeup descriptor.
@@ -107,6 +110,13 @@ def _end(code: int) -> None:
     os._exit(code)
 
 
+def _bound_exit(code: int) -> None:
+    """End the process soon, also if user code left a thread that never ends."""
+    timer = threading.Timer(EXIT_WAIT_S, _end, (code,))
+    timer.daemon = True
+    timer.start()
+
+
 def main() -> int:
     """Run the worker that stdin describes. Returns its exit code."""
     document = json.load(sys.stdin)
@@ -120,7 +130,9 @@ def main() -> int:
     from workers.device_worker import run_worker
 
     configure("worker")
-    return run_worker(document, stop, Reporter(document), signals)
+    code = run_worker(document, stop, Reporter(document), signals)
+    _bound_exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -54,6 +54,20 @@ def test_an_idle_worker_drains_on_sigint(worker, broker):
     assert worker.exit()[0] == 0
 
 
+def test_a_thread_that_user_code_left_does_not_keep_a_drained_worker(place, broker, start):
+    place.config.write_text(
+        "import threading\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        f"{place.config.read_text()}"
+    )
+    worker = start(place.document())
+    broker.admit()
+    assert [worker.report()["state"], worker.report()["state"]] == ["loading", "ready"]
+    worker.signal(signal.SIGTERM)
+    broker.drain()
+    assert worker.exit()[0] == 0
+
+
 def test_a_second_signal_ends_a_worker_that_still_computes(place, worker, broker):
     broker.send(*request(1, "gated", {"path": place.gate()}))
     broker.wait_until_busy()
