@@ -334,6 +334,12 @@ def test_rubbish_is_counted_and_answered_where_an_id_can_be_read(core: Core) -> 
     assert answers(core) == [(b"c", 5, "malformed"), (b"c", 6, "unsupported")]
 
 
+def test_flag_bits_that_nobody_knows_are_ignored(core: Core) -> None:
+    core.receive_from_client(b"c", request(1, flags=0xFFF0), 0)
+    core.receive_from_worker(b"w1", reply(1), 0)
+    assert answers(core) == [(b"c", 1, b"answer")]
+
+
 def test_a_head_longer_than_any_can_be_is_refused_and_holds_no_memory(core: Core) -> None:
     head, body = request(1)
     core.receive_from_client(b"c", [head + bytes(heads.HEAD_BYTES_MAX), body], 0)

@@ -151,6 +151,12 @@ def test_zero_instances_are_refused() -> None:
     assert refusal(body({"instances": []})) == ("invalid_inputs", expected)
 
 
+def test_values_that_are_no_inputs_are_ignored() -> None:
+    meta = native.pack_meta({"instances": [{"x": 1, "other": None}]})
+    ((x,),) = native.decode_request([meta], METHOD)
+    assert x == 1
+
+
 def test_a_missing_input_is_named() -> None:
     expected = "Cannot find input x in instance input , servable add, method m"
     assert refusal(body({"instances": [{"y": 1}]})) == ("invalid_inputs", expected)
