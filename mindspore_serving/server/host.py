@@ -92,7 +92,6 @@ class Host:
         except StartError as error:
             raise RuntimeError(_raised(str(error))) from None
         finally:
-            self._retake_signals()
             self._watch(server)
 
     def open_door(self, kind: str, address: str, max_msg_mb_size: int, tls: Tls | None) -> None:
@@ -166,17 +165,6 @@ class Host:
             if handler in (signal.SIG_DFL, signal.default_int_handler):
                 assert handler is not None
                 self._previous_handlers[number] = handler
-                signal.signal(number, self._on_signal)
-
-    def _retake_signals(self) -> None:
-        """Take back what MindSpore took: it handles SIGINT itself once it has compiled a model.
-
-        With a worker in this process, that is when the model was warmed up.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in self._previous_handlers:
-            if signal.getsignal(number) == self._on_signal:
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,25 @@ def test_every_file_is_one_subgraph(mindspore_process: MindSporeProcess, directo
     assert mindspore_process.run(predict, paths, 1, [ones, ones])[0].tolist() == [[2, 2], [2, 2]]
     three = np.full((1, 3), 3, np.float32)
     assert mindspore_process.run(predict, paths, 0, [three])[0].tolist() == [[30, 30, 30]]
+
+
+def interrupt_after_a_run_on_a_thread(path: Path) -> list[int]:
+    taken: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: taken.append(number))
+    ones = np.ones((2, 2), np.float32)
+    runs = threading.Thread(target=predict, args=([path], 0, [ones, ones]))
+    runs.start()
+    runs.join()
+    signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+    return taken
+
+
+def test_sigint_still_reaches_the_process_after_a_run(
+    mindspore_process: MindSporeProcess, directory: Path
+) -> None:
+    path = directory / "add.mindir"
+    assert mindspore_process.run(interrupt_after_a_run_on_a_thread, path) == [signal.SIGINT]
 
 
 @pytest.mark.parametrize("mode", ["AES-GCM", "AES-CBC"])

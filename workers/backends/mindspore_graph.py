@@ -11,10 +11,14 @@ was measured with MindSpore 2.10 on CPU, and is relied on here:
   input or a parameter; only a value that is returned twice is one array twice.
 - Threads are left at MindSpore's choice, which follows the CPUs that the process may use. On two
   cores no setting was faster; two dispatch threads were 30 times slower.
+- Each run of a graph puts MindSpore's own handler for SIGINT, which does nothing, into the place
+  of the process's, and leaves it there. `predict` puts it back, from whatever thread it runs on.
 """
 
 from __future__ import annotations
 
+import ctypes
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +51,14 @@ MINDSPORE_ERRORS = (
 #: Options of AscendDeviceInfo that change what a model takes or gives. They belong to the
 #: conversion into an OM model, which this backend does not do, so they cannot be ignored.
 _ASCEND_CONVERSION_OPTIONS = ("insert_op_cfg_path", "input_shape", "output_type")
+
+#: The C handler of a signal, below Python's; `signal.signal` works on the main thread only.
+_read_handler = ctypes.pythonapi.PyOS_getsig
+_read_handler.argtypes = (ctypes.c_int,)
+_read_handler.restype = ctypes.c_void_p
+_set_handler = ctypes.pythonapi.PyOS_setsig
+_set_handler.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_set_handler.restype = ctypes.c_void_p
 
 
 class MindSporeBackend:
@@ -135,11 +147,14 @@ class LoadedGraphs:
         Raises: BackendError with MindSpore's own text.
         """
         graph = self._graphs[subgraph]
+        handler = _read_handler(signal.SIGINT)
         try:
             result = graph(*[self._tensor(array) for array in arrays])
             outputs = [_array(leaf) for leaf in _flatten(result)]
         except MINDSPORE_ERRORS as error:
             raise BackendError(_brief(error)) from error
+        finally:
+            _set_handler(signal.SIGINT, handler)
         expected = len(self._signatures[subgraph].outputs)
         if len(outputs) != expected:
             raise BackendError(f"the model gave {len(outputs)} outputs, its file says {expected}")
