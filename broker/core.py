@@ -104,7 +104,7 @@ class Core:
             return None
         service = self.registration.routes.get(heads.service_of(head))
         if service is None:
-            return self._refuse(client, head, "unknown_service", self._service_unknown(head))
+            return self._refuse(client, head, *self._no_service(head))
         if self._draining:
             return self._refuse(client, head, "draining", "the broker is going down")
         if self._requests >= self.settings.requests_max:
@@ -369,10 +369,14 @@ class Core:
     def _queue_full(self) -> str:
         return f"enqueued requests count exceeds the limit {self.settings.requests_max}"
 
-    @staticmethod
-    def _service_unknown(head: bytes) -> str:
-        key = heads.service_of(head).decode(errors="backslashreplace")
-        return f"service {key} is not available"
+    def _no_service(self, head: bytes) -> tuple[str, str]:
+        key = heads.service_of(head)
+        if key in self.registration.given_up:
+            return "no_worker", self.registration.given_up[key]
+        return (
+            "unknown_service",
+            f"service {key.decode(errors='backslashreplace')} is not available",
+        )
 
     def check_invariants(self) -> None:
         """Assert I1 to I7 and I10 of the simulator's list. Slow; for tests."""

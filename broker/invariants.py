@@ -46,7 +46,7 @@ def _check_service(service: Service, core: Core) -> None:
         assert (worker in pooled) == free, f"tokens of {worker.worker_id}"
         assert core.registration.workers[worker.routing_id] is worker
     assert pooled <= set(service.workers), "I3: no tokens of a worker that is gone"
-    assert (service.workerless_ns is None) == bool(service.workers)
+    assert (service.give_up_ns is None) == bool(service.workers)
 
 
 def _check_workers(core: Core, held: list[Request]) -> None:

@@ -4,6 +4,7 @@
     DRAIN       -> READY to DRAINING: its tokens are withdrawn, the broker acknowledges with DRAIN
     DISCONNECT  -> GONE
     LOST        -> GONE, said by the supervisor of a worker that it saw die
+    RETIRE      -> a service without workers is given up at once: the supervisor starts none
     silence     -> GONE, after `heartbeat_liveness` intervals
 
 A message from a routing id that is not registered is answered with DISCONNECT, so that a worker
@@ -34,6 +35,8 @@ class Registration:
         self.services: dict[bytes, Service] = {}
         #: service key, version aliases included -> service
         self.routes: dict[bytes, Service] = {}
+        #: service key, version aliases included -> why its last workers were not waited for longer
+        self.given_up: dict[bytes, str] = {}
         self._by_id: dict[str, Worker] = {}
         self._beat_ns: int | None = None
 
@@ -48,6 +51,8 @@ class Registration:
             self._ready(routing_id, control.unpack_ready(frames), now_ns)
         elif head.command == heads.LOST:
             self._lost(control.unpack_lost(frames), now_ns)
+        elif head.command == heads.RETIRE:
+            self._retire(control.unpack_retire(frames), now_ns)
         elif worker is None and head.command == heads.DISCONNECT:
             pass  # it is not registered, and this agrees
         elif worker is None:
@@ -87,7 +92,7 @@ class Registration:
         self.workers[routing_id] = worker
         self._by_id[worker.worker_id] = worker
         service.workers[worker] = None
-        service.workerless_ns = None
+        service.give_up_ns = service.retired = None
         service.tokens.add(worker)
         self._refresh_alias(service.servable)
         if self._beat_ns is None:
@@ -111,6 +116,13 @@ class Registration:
         if worker is not None and worker.generation <= lost.generation:
             self._core.worker_lost(worker, now_ns, lost.reason)
 
+    def _retire(self, retire: control.Retire, now_ns: int) -> None:
+        service = self.services.get(retire.service.encode())
+        if service is not None:
+            service.retired = retire.reason
+            if not service.workers:
+                service.give_up_ns = now_ns
+
     # ------------------------------------------------------------ tables
 
     def expect(self, key: bytes, now_ns: int) -> None:
@@ -121,7 +133,7 @@ class Registration:
         """
         service = self._require_service(key)
         if not service.workers:
-            service.workerless_ns = now_ns
+            service.give_up_ns = now_ns + self._grace_ns()
         self._refresh_alias(service.servable)
 
     def _require_service(self, key: bytes) -> Service:
@@ -129,6 +141,8 @@ class Registration:
         if service is None:
             servable, version = heads.split_service_key(key)
             service = self.services[key] = self.routes[key] = Service(key, servable, version)
+            self.given_up.pop(key, None)
+            self.given_up.pop(heads.service_key(servable, 0), None)
         return service
 
     def forget_worker(self, worker: Worker, now_ns: int, reason: str) -> None:
@@ -141,7 +155,7 @@ class Registration:
         del self._by_id[worker.worker_id]
         del service.workers[worker]
         if not service.workers:
-            service.workerless_ns = now_ns
+            service.give_up_ns = now_ns + (0 if service.retired else self._grace_ns())
         self._refresh_alias(service.servable)
         self._core.counters.workers_lost += 1
         self._core.note("gone", now_ns, worker.worker_id, worker.generation, reason)
@@ -164,11 +178,10 @@ class Registration:
 
     def next_timer_ns(self) -> int | None:
         """When heartbeats are due or a service without workers is given up."""
-        grace_ns = self._core.settings.service_grace_ms * NS_PER_MS
         times = [
-            service.workerless_ns + grace_ns
+            service.give_up_ns
             for service in self.services.values()
-            if service.workerless_ns is not None
+            if service.give_up_ns is not None
         ]
         if self._beat_ns is not None:
             times.append(self._beat_ns)
@@ -178,10 +191,8 @@ class Registration:
         """Beat, expire the silent, give up the abandoned."""
         if self._beat_ns is not None and now_ns >= self._beat_ns:
             self._beat(now_ns)
-        grace_ns = self._core.settings.service_grace_ms * NS_PER_MS
         for service in list(self.services.values()):
-            since_ns = service.workerless_ns
-            if since_ns is not None and now_ns >= since_ns + grace_ns:
+            if service.give_up_ns is not None and now_ns >= service.give_up_ns:
                 self._give_up(service)
 
     def _beat(self, now_ns: int) -> None:
@@ -196,14 +207,22 @@ class Registration:
         self._beat_ns = now_ns + self._interval_ns() if self.workers else None
 
     def _give_up(self, service: Service) -> None:
-        key = service.key.decode()
-        grace_ms = self._core.settings.service_grace_ms
+        key, grace_ms = service.key.decode(), self._core.settings.service_grace_ms
         message = f"service {key} has had no worker for service_grace_ms {grace_ms}"
+        if service.retired:
+            message = f"service {key} has no worker and gets none: {service.retired}"
         self._core.fail_backlog(service, "no_worker", message)
         del self.services[service.key]
         del self.routes[service.key]
+        self.given_up[service.key] = message
         self._refresh_alias(service.servable)
-        self._core.note("given up", key)
+        alias = heads.service_key(service.servable, 0)
+        if alias not in self.routes:
+            self.given_up[alias] = message
+        self._core.note("given up", key, message)
+
+    def _grace_ns(self) -> int:
+        return self._core.settings.service_grace_ms * NS_PER_MS
 
     def _interval_ns(self) -> int:
         return self._core.settings.heartbeat_interval_ms * NS_PER_MS

@@ -169,12 +169,13 @@ class Service:
 
     __slots__ = (
         "backlog",
+        "give_up_ns",
         "key",
         "queued",
+        "retired",
         "servable",
         "tokens",
         "version",
-        "workerless_ns",
         "workers",
     )
 
@@ -188,8 +189,10 @@ class Service:
         self.queued = 0
         self.tokens = TokenPool()
         self.workers: dict[Worker, None] = {}
-        #: since when no worker serves this; None while one does
-        self.workerless_ns: int | None = None
+        #: until when requests wait for a worker; None while there is one
+        self.give_up_ns: int | None = None
+        #: why the supervisor starts no more workers, if it said so
+        self.retired: str | None = None
 
     def enqueue(self, request: Request) -> None:
         """Add a request behind all that wait."""

@@ -7,7 +7,7 @@ one of a wrong type raises RemoteProtocolError that names it. Byte table: docs/P
 
     worker -> broker       READY, HEARTBEAT, DRAIN, DISCONNECT
     broker -> worker       WELCOME, HEARTBEAT, DRAIN, DISCONNECT
-    supervisor -> broker   LOST
+    supervisor -> broker   LOST, RETIRE
 """
 
 from __future__ import annotations
@@ -87,7 +87,14 @@ class Lost(NamedTuple):
     reason: str
 
 
-Control = Ready | Welcome | Heartbeat | Drain | Disconnect | Lost
+class Retire(NamedTuple):
+    """The supervisor starts no more workers of a service: nobody shall wait for one."""
+
+    service: str
+    reason: str
+
+
+Control = Ready | Welcome | Heartbeat | Drain | Disconnect | Lost | Retire
 
 COMMAND_OF = {
     Ready: head.READY,
@@ -96,6 +103,7 @@ COMMAND_OF = {
     Drain: head.DRAIN,
     Disconnect: head.DISCONNECT,
     Lost: head.LOST,
+    Retire: head.RETIRE,
 }
 
 
@@ -161,6 +169,12 @@ def unpack_drain(frames: Sequence[Buffer]) -> Drain:
 def unpack_disconnect(frames: Sequence[Buffer]) -> Disconnect:
     """Read a DISCONNECT. Raises RemoteProtocolError."""
     return Disconnect(_text(_body(frames), "reason", size_min=0))
+
+
+def unpack_retire(frames: Sequence[Buffer]) -> Retire:
+    """Read a RETIRE. Raises RemoteProtocolError."""
+    body = _body(frames)
+    return Retire(_text(body, "service"), _text(body, "reason"))
 
 
 def unpack_lost(frames: Sequence[Buffer]) -> Lost:

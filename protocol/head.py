@@ -26,6 +26,7 @@ DISCONNECT = 7
 CANCEL = 8
 LOST = 9
 STATS = 10
+RETIRE = 11
 
 COMMANDS = {
     READY: "READY",
@@ -38,6 +39,7 @@ COMMANDS = {
     CANCEL: "CANCEL",
     LOST: "LOST",
     STATS: "STATS",
+    RETIRE: "RETIRE",
 }
 
 #: The sender takes several replies in one message; without it each reply is a message.

@@ -232,7 +232,7 @@ def test_requests_of_a_service_without_workers_wait_then_fail_after_the_grace() 
     core.handle_timer(100 * MS)
     assert answers(core) == [(b"c", 1, "no_worker")]
     core.receive_from_client(b"c", request(2), 101 * MS)
-    assert answers(core) == [(b"c", 2, "unknown_service")]
+    assert answers(core) == [(b"c", 2, "no_worker")]
     core.check_invariants()
 
 
@@ -256,8 +256,35 @@ def test_an_expected_service_is_given_up_after_the_grace() -> None:
     core.handle_timer(100 * MS)
     assert answers(core) == [(b"c", 1, "no_worker")]
     core.receive_from_client(b"c", request(2, service=b"add/0"), 101 * MS)
-    assert answers(core) == [(b"c", 2, "unknown_service")]
+    assert answers(core) == [(b"c", 2, "no_worker")]
     core.check_invariants()
+
+
+def test_a_retired_service_is_given_up_at_once_and_comes_back_with_a_worker() -> None:
+    core = broker_with_worker()
+    core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 1, "signal 9")), 0)
+    core.receive_from_client(b"c", request(1) + request(2, service=b"add/0"), 0)
+    core.receive_from_worker(b"s", control.pack(control.Retire("add/1", "slot1 is FAILED")), 0)
+    core.handle_timer(0)
+    assert answers(core) == [(b"c", 1, "no_worker"), (b"c", 2, "no_worker")]
+    core.receive_from_client(b"c", request(3, service=b"add/0"), 1)
+    ((_, parts),) = core.outbox.take()[0]
+    assert decode_failure(parts[1:]).message == (
+        "service add/1 has no worker and gets none: slot1 is FAILED"
+    )
+    core.receive_from_worker(b"w2", ready("slot1", generation=2), 2)
+    core.receive_from_client(b"c", request(4, service=b"add/0"), 2)
+    assert [worker for worker, _, _ in dispatched(core)] == [b"w2"]
+    core.check_invariants()
+
+
+def test_a_service_retired_while_its_worker_leaves_is_given_up_when_it_has_left(core: Core) -> None:
+    core.receive_from_client(b"c", request(1) + request(2), 0)
+    core.receive_from_worker(b"s", control.pack(control.Retire("add/1", "signed off")), 0)
+    core.receive_from_worker(b"w1", reply(1), 0)
+    core.receive_from_worker(b"w1", control.pack(control.Disconnect("drained")), 1)
+    core.handle_timer(1)
+    assert answers(core)[-1] == (b"c", 2, "no_worker")
 
 
 def test_a_silent_worker_is_expired_and_a_heard_one_is_not() -> None:

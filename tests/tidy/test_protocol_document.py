@@ -78,6 +78,7 @@ def test_the_keys_of_control_messages_are_those_of_the_code() -> None:
     for kind in (control.Welcome, control.Heartbeat, control.Drain, control.Disconnect):
         assert keys[kind.__name__.upper()] == set(kind._fields)
     assert keys["LOST"] == set(control.Lost._fields)
+    assert keys["RETIRE"] == set(control.Retire._fields)
 
 
 def test_the_dtypes_are_those_of_the_code() -> None:

@@ -119,6 +119,7 @@ class Crew:
                 case GiveUp():
                     member.slot.apply(slots.GAVE_UP, now_ns)
                     log.error("slot given up", slot=action.slot, last_exit=member.last_exit)
+                    self._retire_if_last(member)
 
     def _spawn(self, member: Member, now_ns: int) -> None:
         slot = member.slot
@@ -291,10 +292,23 @@ class Crew:
         member.last_exit = text
         self._observer.slot_failing(member)
         member.slot.apply(slots.EXITED, time.monotonic_ns())
+        self._retire_if_last(member)
         if member.spec.kind == GATEWAY:
             self.doors.gateway_lost(member.slot.name)
             self.flush_doors()
             self._observer.doors_changed()
+
+    def _retire_if_last(self, member: Member) -> None:
+        """Tell the broker when the last slot of a service is gone for good."""
+        spec = member.spec
+        peers = [
+            peer
+            for peer in self.of_kind(WORKER)
+            if (peer.spec.servable, peer.spec.version) == (spec.servable, spec.version)
+        ]
+        if peers and all(peer.slot.is_gone for peer in peers):
+            reason = f"slot {spec.slot} is {member.slot.state}, last exit: {member.last_exit}"
+            self._losses.retire(f"{spec.servable}/{spec.version}", reason)
 
     # ------------------------------------------------------------ going down
 

@@ -1,10 +1,10 @@
-"""Tells the broker which worker processes died, as soon as the supervisor sees it."""
+"""Tells the broker which workers died and which services get no more, as soon as it is known."""
 
 from __future__ import annotations
 
 import zmq
 
-from protocol.control import Lost, pack
+from protocol.control import Control, Lost, Retire, pack
 
 
 class LossReporter:
@@ -22,8 +22,15 @@ class LossReporter:
 
     def report(self, worker_id: str, generation: int, reason: str) -> bool:
         """Say that this generation of a worker is dead. Returns whether the socket took it."""
+        return self._send(Lost(worker_id, generation, reason))
+
+    def retire(self, service: str, reason: str) -> bool:
+        """Say that nobody shall wait for workers of `servable/version`. Returns as `report`."""
+        return self._send(Retire(service, reason))
+
+    def _send(self, message: Control) -> bool:
         try:
-            self._socket.send_multipart(pack(Lost(worker_id, generation, reason)), zmq.DONTWAIT)
+            self._socket.send_multipart(pack(message), zmq.DONTWAIT)
         except zmq.Again:
             # The broker has been away for a thousand deaths; it learns of this one by silence.
             return False
