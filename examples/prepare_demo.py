@@ -10,21 +10,12 @@ servable or none.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
+from examples.servable_files import aside, make_servable, rename_unless_there
 from workers.backends.mindspore_discovery import MindSporeMissingError, require_package
-
-#: The `servable_config.py` files, one directory per servable.
-CONFIGS = Path(__file__).resolve().parent / "servables"
-
-#: The one version of each model.
-VERSION = "1"
 
 
 def prepare_demo(
@@ -36,17 +27,15 @@ def prepare_demo(
     Returns: the names of the servables whose model was made now.
     Raises: MindSporeMissingError, if a model must be made; ImportError without scikit-learn.
     """
-    servables = directory / "servables"
-    made = []
-    for name, (model_file, make_model) in (makers or MAKERS).items():
-        servable = servables / name
-        servable.mkdir(parents=True, exist_ok=True)
-        if not (servable / VERSION / model_file).is_file():
-            _make_version(servable, directory, model_file, make_model)
-            made.append(name)
-        # The config comes last: a directory without one is not yet a servable.
-        _replace_if_other(CONFIGS / name / "servable_config.py", servable / "servable_config.py")
-    return made
+    return [
+        name
+        for name, (model_file, make_model) in (makers or MAKERS).items()
+        if make_servable(
+            directory / "servables" / name,
+            [model_file],
+            lambda version, file=model_file, make=make_model: make(version / file),
+        )
+    ]
 
 
 def prepare_samples(directory: Path) -> Path:
@@ -55,9 +44,9 @@ def prepare_samples(directory: Path) -> Path:
 
     samples = directory / "digits_samples"
     if not samples.is_dir():
-        with _aside(directory) as partial:
+        with aside(directory) as partial:
             write_samples(partial / samples.name)
-            _rename_unless_there(partial / samples.name, samples)
+            rename_unless_there(partial / samples.name, samples)
     return samples
 
 
@@ -84,53 +73,6 @@ MAKERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "add": ("tensor_add.mindir", _make_add),
     "digits": ("digits.mindir", _make_digits),
 }
-
-
-# ---------------------------------------------------------------- files
-
-
-def _make_version(
-    servable: Path, directory: Path, model_file: str, make_model: Callable[[Path], object]
-) -> None:
-    with _aside(directory) as partial:
-        version = partial / VERSION
-        version.mkdir()
-        make_model(version / model_file)
-        if not _rename_unless_there(version, servable / VERSION):
-            # Somebody else's version directory: another run's, whole, or a user's without ours.
-            _replace_if_other(version / model_file, servable / VERSION / model_file)
-
-
-@contextmanager
-def _aside(directory: Path) -> Iterator[Path]:
-    """A temporary directory on the file system of `directory`, gone afterwards."""
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory))
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _rename_unless_there(source: Path, target: Path) -> bool:
-    """Rename a directory; False if a directory with content is at `target` already."""
-    try:
-        source.rename(target)
-    except OSError:
-        if target.is_dir():
-            return False
-        raise
-    return True
-
-
-def _replace_if_other(source: Path, target: Path) -> None:
-    content = source.read_bytes()
-    if target.is_file() and target.read_bytes() == content:
-        return
-    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    Path(partial).chmod(0o644)
-    Path(partial).replace(target)
 
 
 def main() -> int:

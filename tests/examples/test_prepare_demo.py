@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from examples.digits_dataset import encode_png, load_split
-from examples.prepare_demo import CONFIGS, prepare_demo, prepare_samples
+from examples.prepare_demo import prepare_demo, prepare_samples
+from examples.servable_files import CONFIGS
 
 
 def model(content: bytes) -> object:
