@@ -17,6 +17,10 @@ ARGS  ?=
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  ARGS passes flags on:  make serve ARGS="--grpc-port 0 --rest-port 0", make test ARGS="-k broker"'
+	@echo '  A second server beside the first has ports and MINDBUS_RUN_DIRECTORY of its own.'
+	@echo '  By hand: .venv/bin/mindbus --help'
 
 setup: $(STAMP) ## make the environment .venv from requirements.lock
 
