@@ -146,8 +146,9 @@ def _declare_without_models(launch: Launch, device_error: str) -> ServableDeclar
     Raises: BootError with `device_error` if it needs more.
     """
     if launch.device_target in (None, "CPU"):
-        with contextlib.suppress(BootError):
-            declaration = _declare(launch)
+        # An import that fails says nothing: perhaps for want of the same package.
+        with contextlib.suppress(RuntimeError):
+            declaration = import_servable(launch.servable_directory, launch.servable_name)
             if not declaration.models:
                 return declaration
     raise BootError(device_error)

@@ -61,7 +61,10 @@ def test_a_missing_mindspore_ends_the_start_with_one_line_that_says_what_to_inst
     tmp_path: Path,
 ) -> None:
     environment = without_mindspore(tmp_path)
-    server = ServerProcess(write_servable(tmp_path / "servables"), environment=environment)
+    servables = write_servable(tmp_path / "servables")
+    with (servables / "add" / "servable_config.py").open("a") as config:
+        config.write("import mindspore\n")
+    server = ServerProcess(servables, environment=environment)
     assert server.wait() == 1
     server.close()
     (line,) = server.stderr
