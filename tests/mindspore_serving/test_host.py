@@ -74,7 +74,8 @@ class Made:
 
 
 @pytest.fixture
-def made() -> Iterator[Made]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
+    monkeypatch.delenv("MINDBUS_RUN_DIRECTORY", raising=False)
     # In a thread that is not the main one, so that the signal handlers of pytest stay.
     made = Made()
     yield made
