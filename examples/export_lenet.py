@@ -27,7 +27,7 @@ SIDE = 32
 
 
 class LeNet5(nn.Cell):
-    """Two convolutions with pooling, three dense layers, and a softmax; 61 706 parameters."""
+    """Two convolutions with pooling, three dense layers, tanh and a softmax; 61 706 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,9 +42,9 @@ class LeNet5(nn.Cell):
 
     def construct(self, image: mindspore.Tensor) -> mindspore.Tensor:
         """Probabilities [n, 10] of images [n, 1, 32, 32]."""
-        x = self.pool(ops.relu(self.conv1(image)))
-        x = self.flatten(self.pool(ops.relu(self.conv2(x))))
-        x = ops.relu(self.dense2(ops.relu(self.dense1(x))))
+        x = self.pool(ops.tanh(self.conv1(image)))
+        x = self.flatten(self.pool(ops.tanh(self.conv2(x))))
+        x = ops.tanh(self.dense2(ops.tanh(self.dense1(x))))
         return self.softmax(self.dense3(x))
 
 
