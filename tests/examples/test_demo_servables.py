@@ -43,6 +43,7 @@ def booted(servables: Path, name: str) -> Any:
         "servable_directory": str(servables),
         "servable_name": name,
         "version": 1,
+        "version_asked": 0,
         "device_target": "CPU",
         "device_id": 0,
         "backend": "mindspore",
