@@ -40,6 +40,11 @@ class World:
         self.servables = root / "servables"
         self.servables.mkdir()
         self.servers: list[Server] = []
+        self._before = descendants(os.getpid())
+
+    def children(self) -> set[int]:
+        """Processes below this one that this world has started."""
+        return descendants(os.getpid()) - self._before
 
     def servable(self, name: str = "add", boot: str = "ready", **script: Any) -> ServableLaunch:
         """Write the script of a fake servable."""
@@ -94,7 +99,7 @@ def world() -> Iterator[World]:
             server.stop(grace_ms=0)
         left = {file.name for file in made.run_directory.glob("*")} - {"lock", "events"}
         assert left == set()
-        assert descendants(os.getpid()) == set()
+        assert made.children() == set()
 
 
 def slot(server: Server, name: str) -> dict[str, Any]:
@@ -125,7 +130,7 @@ def test_start_returns_when_every_worker_is_ready_and_the_status_is_true(world: 
         ("add/1/device0", "worker", "READY", 1),
         ("add/1/device1", "worker", "READY", 1),
     ]
-    assert {s["pid"] for s in status["slots"]} == descendants(os.getpid())
+    assert {s["pid"] for s in status["slots"]} == world.children()
     assert slot(server, "add/1/device1")["device"] == {"target": "CPU", "id": 1}
 
 
@@ -164,7 +169,7 @@ def test_a_worker_that_reports_a_failure_ends_the_start_with_its_text(world: Wor
     assert str(raised.value) == (
         "Fail to start workers: {servable name:bad, device id:0, <no such file>}"
     )
-    assert descendants(os.getpid()) == set()
+    assert world.children() == set()
     assert server.wait() == 1
 
 

@@ -46,7 +46,7 @@ def test_the_instance_count_saturates() -> None:
 
 
 def test_every_command_dialect_and_flag_has_a_name_and_its_own_number() -> None:
-    assert len(head.COMMANDS) == len(set(head.COMMANDS.values())) == 10
+    assert len(head.COMMANDS) == len(set(head.COMMANDS.values())) == 11
     assert set(head.DIALECTS.values()) == {"NATIVE", "MS_SERVICE", "RESTFUL"}
     assert sorted(head.FLAGS) == [1, 2, 4]
 
@@ -81,7 +81,7 @@ GOOD = head.pack(FULL)
         (b"XS" + GOOD[2:], "magic b'XS' is not b'MS'"),
         (b"MS\2" + GOOD[3:], "protocol version 2 is not 1"),
         (b"MS\1\0" + GOOD[4:], "command 0 is unknown"),
-        (b"MS\1\x0b" + GOOD[4:], "command 11 is unknown"),
+        (b"MS\1\xc8" + GOOD[4:], "command 200 is unknown"),
         (GOOD[:23] + b"\x07" + GOOD[24:], "service key of 7 B does not fit the head"),
         (
             GOOD[:23] + b"\xe0" + GOOD[24:] + bytes(250),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import threading
@@ -85,6 +86,22 @@ def open_after_the_user_opened_another() -> DeviceReport:
 def test_the_device_that_was_asked_for_is_reported() -> None:
     with MindSporeProcess() as fresh:
         assert fresh.run(open_device, "CPU", 3) == DeviceReport("CPU", 3)
+
+
+@pytest.mark.parametrize(("preset", "effective"), [(None, "AVX2"), ("ALL", "ALL")])
+def test_on_the_cpu_onednn_is_told_to_use_avx2_unless_the_user_said_otherwise(
+    preset: str | None, effective: str
+) -> None:
+    with MindSporeProcess() as fresh:
+        assert fresh.run(onednn_isa_after_open, preset) == effective
+
+
+def onednn_isa_after_open(preset: str | None) -> str | None:
+    os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
+    if preset is not None:
+        os.environ["ONEDNN_MAX_CPU_ISA"] = preset
+    MindSporeBackend().open_device("CPU", 0)
+    return os.environ.get("ONEDNN_MAX_CPU_ISA")
 
 
 def test_without_a_wish_the_first_available_target_is_taken(

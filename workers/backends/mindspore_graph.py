@@ -18,6 +18,7 @@ was measured with MindSpore 2.10 on CPU, and is relied on here:
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,12 @@ MINDSPORE_ERRORS = (
 #: conversion into an OM model, which this backend does not do, so they cannot be ignored.
 _ASCEND_CONVERSION_OPTIONS = ("insert_op_cfg_path", "input_shape", "output_type")
 
+#: oneDNN 3.10, inside MindSpore 2.10, computes 3x3 and 7x7 convolutions by its slow reference code
+#: where the CPU has AVX-512. Unless the user has set the variable, it is told to use AVX2.
+#: Figures: docs/decisions/0004-onednn-avx2.md.
+ONEDNN_ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"
+ONEDNN_ISA = "AVX2"
+
 #: The C handler of a signal, below Python's; `signal.signal` works on the main thread only.
 _read_handler = ctypes.pythonapi.PyOS_getsig
 _read_handler.argtypes = (ctypes.c_int,)
@@ -78,6 +85,8 @@ class MindSporeBackend:
         try:
             target = target or _first_available(mindspore)
             _check_supported(target, device_id)
+            if target == "CPU":
+                os.environ.setdefault(ONEDNN_ISA_VARIABLE, ONEDNN_ISA)
             mindspore.set_context(mode=mindspore.GRAPH_MODE)
             mindspore.set_device(target, device_id)
             _check_device_count(mindspore, target, device_id)
