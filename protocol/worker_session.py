@@ -92,7 +92,7 @@ class WorkerSession:
         self.outbox: list[list[Buffer]] = []
         #: Requests for the main thread, oldest first; the shell takes them all at once.
         self.arrivals: list[Arrival] = []
-        #: (number, start) of the batch that the main thread runs, set by the shell; start 0 = idle.
+        #: (number, start) of the oldest batch that runs, set by the shell; start 0 = idle.
         self.batch: tuple[int, int] = (0, 0)
         #: Tickets that the broker waits for. Empty outside of READY and DRAINING.
         self.in_flight: set[int] = set()

@@ -4,6 +4,7 @@ It receives while the main thread computes, beats, and connects again when the b
 What it passes to the main thread, through one queue and in this order: the number of each new
 connection (int; whatever waits from older ones is void), the requests that came over it
 (`Arrival`), and at the very end None. The main thread answers with `reply`, from any thread.
+Other threads of the worker may put a `Wake` into the same queue.
 """
 
 from __future__ import annotations
@@ -41,8 +42,15 @@ STOP_WATCH_MS = 100
 FLAG_LARGE_LOW_BYTE = head.FLAG_BODY_LARGE & 0xFF
 FLAGS_LOW_OFFSET = head.FLAGS_OFFSET + 1
 
+
+class Wake:
+    """Nothing came; the main thread shall see what there is to do."""
+
+
+WAKE = Wake()
+
 #: What the main thread finds in its queue.
-Delivery = int | Arrival | None
+Delivery = int | Arrival | Wake | None
 
 
 class Signals(Protocol):
@@ -72,7 +80,7 @@ class Bus:
     ) -> None:
         #: What came, for the main thread alone.
         self.deliveries: SimpleQueue[Delivery] = SimpleQueue()
-        #: (number, start) of the running batch; the main thread replaces the whole tuple.
+        #: (number, start) of the oldest work that runs; always replaced as a whole tuple.
         self.batch: tuple[int, int] = (0, 0)
         #: The thread ended by a bug of its own; why is in the log.
         self.has_failed = False

@@ -3,7 +3,8 @@
     launch document ─► open device ─► import servable ─► load models ─► warm up
                     ─► connect ─► (WELCOME) ready ─► serve ─► drain ─► exit code
 
-The main thread computes; the bus thread (`workers.bus`) receives, beats and sends. `run_worker`
+The main thread and the device thread compute (`workers.pipeline`); the bus thread (`workers.bus`)
+receives, beats and sends. `run_worker`
 also works on a thread of another process: what concerns the process as a whole (signals, its
 parent, standard streams) is in `__main__`.
 """
@@ -24,8 +25,9 @@ from protocol.dialects import DIALECTS, Dialect
 from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
 from workers.backends.base import Backend, BackendError, DeviceReport
-from workers.bus import Bus, Delivery, Signals
+from workers.bus import WAKE, Bus, Delivery, Signals, Wake
 from workers.launch import BACKENDS, Launch, LaunchError, read_launch
+from workers.pipeline import Pipeline
 from workers.servable.declarations import ModelDeclaration, ServableDeclaration
 from workers.servable.loader import import_servable, resolve_version, version_directory
 from workers.stages.executor import Executor
@@ -193,12 +195,14 @@ class _Service:
         self._executor = servable.executor
         self._offer = _offer(launch, servable)
         methods = {method.name: method for method in self._offer.methods}
-        self._desk = RequestDesk(launch.service, methods, servable.executor.batch_size, dialects)
         self._bus = Bus(
             launch.workers_address, SessionSettings(self._offer), stop, self._on_state, signals
         )
+        self._pipeline = Pipeline(
+            servable.executor, self._on_progress, lambda: self._bus.deliveries.put(WAKE)
+        )
+        self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects)
         self._epoch = 0
-        self._batch_seq = 0
         self._faults_unsaid = 0
         self._faults_due_ns = 0
 
@@ -206,17 +210,19 @@ class _Service:
         """Serve until drained. Returns the exit code of the process."""
         if self._signals is not None:
             self._signals.serve()
+        self._pipeline.start()
         self._bus.start()
         try:
             while self._turn():
                 pass
         finally:
             self._bus.close()
+            self._pipeline.close()
         log.info("worker drained" if not self._bus.has_failed else "worker ends by its own bug")
         return EXIT_BUG if self._bus.has_failed else EXIT_DRAINED
 
     def _turn(self) -> bool:
-        """Take in what has come, compute one batch, answer. Returns False at the end."""
+        """Take in what has come, compute one work, answer. Returns False at the end."""
         try:
             if not self._take_deliveries():
                 return False
@@ -230,7 +236,8 @@ class _Service:
 
     def _take_deliveries(self) -> bool:
         deliveries = self._bus.deliveries
-        if self._desk.is_idle and not self._take(deliveries.get()):
+        is_idle = self._desk.is_idle and self._pipeline.is_idle()
+        if is_idle and not self._take(deliveries.get()):
             return False
         while not deliveries.empty():
             if not self._take(deliveries.get()):
@@ -243,23 +250,16 @@ class _Service:
             return False
         if isinstance(delivery, int):
             self._epoch = delivery
+            self._pipeline.clear()
             self._desk.clear()
-        else:
+        elif not isinstance(delivery, Wake):
             self._desk.receive(delivery)
         return True
 
     def _compute(self) -> None:
-        started_ns = time.monotonic_ns()
-        batch = self._desk.take_batch(started_ns)
-        if batch is not None:
-            self._batch_seq += 1
-            self._bus.batch = (self._batch_seq, started_ns)
-            try:
-                results = self._executor.run(batch.method, batch.instances)
-                self._desk.complete(batch, results)
-            finally:
-                self._bus.batch = (self._batch_seq, 0)
-            self._log_faults(started_ns)
+        self._pipeline.run_next(is_busy=not self._bus.deliveries.empty())
+        self._log_faults()
+        self._desk.take_back(*self._pipeline.take_back())
         self._desk.write_replies()
 
     def _answer(self) -> None:
@@ -268,23 +268,32 @@ class _Service:
             self._bus.reply(self._epoch, desk.tickets, desk.replies)
             desk.tickets, desk.replies = [], []
 
-    def _log_faults(self, now_ns: int) -> None:
+    def _log_faults(self) -> None:
         """Say what user code and models did wrong, at most once per interval, with its traceback.
 
         A fault per request would fill the disk; the clients are told of each.
         """
         faults = self._executor.faults
-        self._faults_unsaid += len(faults)
-        if faults and now_ns >= self._faults_due_ns:
+        if not faults:
+            return
+        first, count = faults[0], len(faults)
+        for _ in range(count):  # the device thread may append meanwhile
+            faults.popleft()
+        self._faults_unsaid += count
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._faults_due_ns:
             log.error(
                 "user code or model failed",
-                where=faults[0].where,
+                where=first.where,
                 faults=self._faults_unsaid,
-                exc_info=faults[0].error,
+                exc_info=first.error,
             )
             self._faults_unsaid = 0
             self._faults_due_ns = now_ns + FAULT_LOG_INTERVAL_NS
-        faults.clear()
+
+    def _on_progress(self, progress: tuple[int, int]) -> None:
+        """On any thread that computes, under the pipeline's lock: for the next heartbeat."""
+        self._bus.batch = progress
 
     def _on_state(self, state: str) -> None:
         """On the bus thread: tell the supervisor what the broker knows already."""

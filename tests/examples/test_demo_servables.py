@@ -16,6 +16,7 @@ from examples.digits_dataset import encode_png, load_split
 from protocol.status import MS_INVALID_INPUTS, MS_SYSTEM_ERROR
 from protocol.values import BytesValue, Failure, Instance, Result
 from tests.mindspore_process import MindSporeProcess
+from tests.workers.models import run_method
 
 pytestmark = pytest.mark.mindspore
 
@@ -57,8 +58,7 @@ def booted(servables: Path, name: str) -> Any:
 
 
 def infer(servables: Path, name: str, method: str, instances: list[Instance]) -> list[Result]:
-    results: list[Result] = booted(servables, name).executor.run(method, instances)
-    return results
+    return run_method(booted(servables, name).executor, method, instances)
 
 
 def device(servables: Path, name: str) -> tuple[str, int]:

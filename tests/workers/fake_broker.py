@@ -194,6 +194,13 @@ class FakeBroker:
     def reply(self) -> tuple[head.Head, list[bytes]]:
         return self.receive(head.REPLY)
 
+    def message(self) -> list[tuple[head.Head, list[bytes]]]:
+        """All replies of the next message that has any."""
+        replies = [self.reply()]
+        replies += [parcel for parcel in self._parcels if parcel[0].command == head.REPLY]
+        self._parcels.clear()
+        return replies
+
     def replies(self, count: int) -> dict[int, tuple[head.Head, list[bytes]]]:
         """The next replies, by ticket; each ticket exactly once."""
         replies = {}

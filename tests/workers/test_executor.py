@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from protocol.values import BytesValue, Failure, StringValue
-from tests.workers.models import FakeModel, execute, floats, named_method, one_stage, tensor
+from tests.workers.models import (
+    FakeModel,
+    execute,
+    floats,
+    named_method,
+    one_stage,
+    run_method,
+    tensor,
+)
 from workers.backends.base import BackendError
 from workers.servable.declarations import ModelDeclaration, ServableDeclaration
 from workers.servable.registry import add_stage, collecting, declare_model, register_method
@@ -381,7 +389,7 @@ def test_a_generator_that_fails_while_it_is_closed_only_leaves_a_fault() -> None
             raise ValueError("never")
 
     executor = Executor(one_stage(stubborn, batch_size=2), {})
-    assert plain(executor.run("m", ints(1))) == [(7,)]
+    assert plain(run_method(executor, "m", ints(1))) == [(7,)]
     assert [(fault.where, str(fault.error)) for fault in executor.faults] == [
         ("s.stubborn", "never")
     ]
@@ -507,7 +515,7 @@ def test_a_model_stage_runs_once_over_the_batch_and_passes_arrays_on() -> None:
 
         register_method("y")(named_method("m", ["x"], body))
     executor = Executor(declaration, models.runners)
-    assert plain(executor.run("m", ints(1, 2, 3))) == [(-11,), (-21,), (-31,)]
+    assert plain(run_method(executor, "m", ints(1, 2, 3))) == [(-11,), (-21,), (-31,)]
     assert model.runs == [(0, [[10, 20, 30, 10]])]
 
 
@@ -524,7 +532,7 @@ def model_executor(compute: Any, size: int = 2) -> Executor:
 def test_instances_that_do_not_fit_the_model_fail_alone() -> None:
     executor = model_executor(None)
     bad = (floats(1, 2, 3),)
-    assert plain(executor.run("m", [*ints(1), bad, *ints(2)])) == [
+    assert plain(run_method(executor, "m", [*ints(1), bad, *ints(2)])) == [
         (2,),
         Failure(2, "Given model input 0 size 12 not match the size 8 defined in model"),
         (3,),
@@ -536,7 +544,7 @@ def test_a_failing_model_says_predict_failed_and_leaves_its_cause_as_a_fault() -
         raise BackendError("out of device memory")
 
     executor = model_executor(compute)
-    assert executor.run("m", ints(1)) == [Failure(1, "Predict Failed")]
+    assert run_method(executor, "m", ints(1)) == [Failure(1, "Predict Failed")]
     assert [(fault.where, str(fault.error)) for fault in executor.faults] == [
         ("a.mindir", "out of device memory")
     ]
@@ -556,7 +564,7 @@ def test_an_exception_that_no_backend_should_raise_fails_the_batch(
     def compute(arrays: Any) -> Any:
         raise error
 
-    assert model_executor(compute).run("m", ints(1, 2)) == [Failure(3, text)] * 2
+    assert run_method(model_executor(compute), "m", ints(1, 2)) == [Failure(3, text)] * 2
 
 
 def test_argmax_gives_the_index_of_the_first_maximum_over_the_flattened_array() -> None:
@@ -658,11 +666,12 @@ def test_batch_size_zero_is_the_smallest_model_before_models_and_the_largest_beh
     models = Models()
     declaration, calls = declare_mixed(models)
     executor = Executor(declaration, models.runners)
-    assert plain(executor.run("m", ints(*range(6)))) == [(n + 2,) for n in range(6)]
-    assert calls == [("before", 2)] * 3 + [("after", 5), ("after", 1)]
+    assert plain(run_method(executor, "m", ints(*range(6)))) == [(n + 2,) for n in range(6)]
+    assert [step.rows_max for step in executor.plans["m"].steps] == [2, 2, 5, 5]
+    assert calls == [("before", 2)] * 3 + [("after", 4), ("after", 2)]
 
 
-def test_a_method_gathers_as_many_instances_as_its_widest_stage_takes() -> None:
+def test_the_batch_size_of_a_method_is_that_of_its_widest_stage() -> None:
     models = Models()
     declaration, _ = declare_mixed(models)
     assert Executor(declaration, models.runners).batch_size("m") == 5
@@ -671,7 +680,7 @@ def test_a_method_gathers_as_many_instances_as_its_widest_stage_takes() -> None:
     assert Executor(declaration, models.runners).batch_size("m") == 12
 
 
-def test_a_method_without_batches_gathers_one_instance() -> None:
+def test_the_batch_size_of_a_method_without_batches_is_one() -> None:
     assert Executor(one_stage(lambda x: x), {}).batch_size("m") == 1
     assert Executor(one_stage(lambda xs: xs, batch_size=0), {}).batch_size("m") == 1
 
@@ -679,16 +688,17 @@ def test_a_method_without_batches_gathers_one_instance() -> None:
 # ---------------------------------------------------------------- faults
 
 
-def test_faults_of_a_run_are_bounded_and_those_of_the_last_run_only() -> None:
+def test_faults_are_bounded_until_they_are_taken_out() -> None:
     def fail(x: Any) -> Any:
         if x > 0:
             raise ValueError(int(x))
         return x
 
     executor = Executor(one_stage(fail), {})
-    executor.run("m", ints(*range(1, 100)))
+    run_method(executor, "m", ints(*range(1, 100)))
     assert [str(fault.error) for fault in executor.faults] == [
         str(number) for number in range(1, FAULTS_MAX + 1)
     ]
-    executor.run("m", ints(0))
-    assert executor.faults == []
+    executor.faults.clear()
+    run_method(executor, "m", ints(0, 7))
+    assert [str(fault.error) for fault in executor.faults] == ["7"]

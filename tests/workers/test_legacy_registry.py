@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from protocol.values import Failure
-from tests.workers.models import FakeModel, floats, tensor
+from tests.workers.models import FakeModel, floats, run_method, tensor
 from workers.servable import legacy_registry as register
 from workers.servable.declarations import FunctionStage, ModelDeclaration, ModelStage
 from workers.servable.legacy_registry import call_servable
@@ -160,8 +160,8 @@ def test_the_three_stages_run_and_fail_under_their_old_names() -> None:
     runner = ModelRunner(
         ModelDeclaration("m.mindir", ("m.mindir",), "mindir", with_batch_dim=False), model
     )
-    good, bad = Executor(declaration, {"m.mindir": runner}).run(
-        "full", [(floats(2, 4),), (floats(-2, -4),)]
+    good, bad = run_method(
+        Executor(declaration, {"m.mindir": runner}), "full", [(floats(2, 4),), (floats(-2, -4),)]
     )
     assert [value.tolist() for value in good] == [1, [3.0, 6.0]]  # type: ignore[union-attr]
     assert bad == Failure(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from protocol.values import Failure, Result
-from tests.workers.models import FakeModel, floats, named_method, tensor, total
+from tests.workers.models import FakeModel, floats, named_method, run_method, tensor, total
 from workers.backends.base import BackendError
 from workers.servable.declarations import ModelDeclaration
 from workers.servable.model_call import Model
@@ -32,7 +32,7 @@ def run_stage(
         register_method("y")(body)
     runner = ModelRunner(ModelDeclaration(key, (key,), "mindir", **declared), model)
     executor = Executor(declaration, {key: runner})
-    (result,) = executor.run("m", [(np.array(1.0),)])
+    (result,) = run_method(executor, "m", [(np.array(1.0),)])
     return result, executor
 
 
@@ -195,8 +195,8 @@ def test_a_failing_computation_fails_the_call_and_leaves_its_cause_as_a_fault() 
     result, executor = run_stage(stage, pair(compute), with_batch_dim=False)
     assert result == Failure(3, f"{FRAME}Model(K).call() failed: Predict Failed")
     assert [(fault.where, str(fault.error)) for fault in executor.faults] == [
-        ("s.stage", "Model(K).call() failed: Predict Failed"),
         ("K", "device is gone"),
+        ("s.stage", "Model(K).call() failed: Predict Failed"),
     ]
 
 
@@ -226,7 +226,9 @@ def test_a_batch_function_may_call_the_model_while_it_yields() -> None:
         )
         register_method("y")(body)
     runner = ModelRunner(ModelDeclaration("K", ("K",), "mindir", with_batch_dim=False), model)
-    results = Executor(declaration, {"K": runner}).run("m", [(np.array(n),) for n in (1, 2)])
+    results = run_method(
+        Executor(declaration, {"K": runner}), "m", [(np.array(n),) for n in (1, 2)]
+    )
     assert [result[0].tolist() for result in results] == [[1.0], [2.0]]  # type: ignore[union-attr]
 
 

@@ -23,11 +23,17 @@ class ShoutingDialect:
         return [f"{spec} {reason}: {message}".upper().encode()]
 
 
+class Desk(RequestDesk):
+    """A desk and the requests that it handed over."""
+
+    def __init__(self, dialects):
+        self.taken = []
+        super().__init__("add/1", {"double": METHOD}, self.taken.append, dialects)
+
+
 @pytest.fixture
 def desk():
-    return RequestDesk(
-        "add/1", {"double": METHOD}, lambda _: 4, {head.DIALECT_NATIVE: native, 1: ShoutingDialect}
-    )
+    return Desk({head.DIALECT_NATIVE: native, 1: ShoutingDialect})
 
 
 def arrival(ticket, *values, method=b"double", received_ns=0, frames=None, **fields):
@@ -51,10 +57,12 @@ def replies_of(desk):
     return parcels
 
 
-def compute(desk, now_ns=0):
-    while (batch := desk.take_batch(now_ns)) is not None:
-        desk.complete(batch, [(instance[0] * 2,) for instance in batch.instances])
-        desk.write_replies()
+def compute(desk, double=lambda value: (value * 2,)):
+    """Give each request that was handed over its results, and write the replies."""
+    for request in desk.taken:
+        request.results = [double(*instance) for instance in request.instances]
+    desk.take_back(desk.taken, [])
+    desk.taken.clear()
     desk.write_replies()
 
 
@@ -65,7 +73,6 @@ def doubles(frames):
 def test_requests_are_answered_with_their_own_results_and_trace(desk):
     desk.receive(arrival(1, 10, 11, trace_id=b"t" * 16))
     desk.receive(arrival(2, 20))
-    assert not desk.is_idle
     compute(desk)
     replies = replies_of(desk)
     assert {ticket: doubles(frames) for ticket, (_, frames) in replies.items()} == {
@@ -119,7 +126,7 @@ def test_what_cannot_be_computed_is_answered_at_once(desk, made, code, reason, t
     assert (reply.status, reply.dialect) == (code, head.DIALECT_NATIVE)
     failure = native.decode_failure(frames)
     assert (failure.reason, failure.message) == (reason, text)
-    assert desk.is_idle
+    assert desk.taken == []
 
 
 def test_a_failure_speaks_the_dialect_of_its_request(desk):
@@ -133,36 +140,48 @@ def test_a_failure_speaks_the_dialect_of_its_request(desk):
 
 def test_the_budget_counts_from_the_moment_of_arrival(desk):
     desk.receive(arrival(1, 1, received_ns=5 * MS, budget_ms=10))
-    desk.receive(arrival(2, 2, received_ns=6 * MS, budget_ms=10))
-    compute(desk, now_ns=15 * MS)
+    assert [request.deadline_ns for request in desk.taken] == [15 * MS]
+
+
+def test_a_request_that_names_no_budget_gets_the_default(desk):
+    desk.receive(arrival(1, 1, budget_ms=0))
+    assert [request.deadline_ns for request in desk.taken] == [limits.BUDGET_MS_DEFAULT * MS]
+
+
+def test_the_scheduler_is_told_of_a_second_delivery(desk):
+    desk.receive(arrival(1, 1))
+    desk.receive(arrival(2, 1, flags=head.FLAG_REDELIVERED))
+    assert [request.is_redelivered for request in desk.taken] == [False, True]
+
+
+def test_an_expired_request_is_answered_with_where_it_waited(desk):
+    desk.receive(arrival(1, 1))
+    desk.receive(arrival(2, 2))
+    expired = desk.taken.pop(0)
+    desk.take_back([], [expired])
+    assert not desk.is_idle
+    compute(desk)
     replies = replies_of(desk)
     assert replies[1][0].status == status.DEADLINE_EXCEEDED
     assert native.decode_failure(replies[1][1]).message == (
         "the budget ran out, waiting in the worker (add/1, method double)"
     )
     assert doubles(replies[2][1]) == [4]
-
-
-def test_a_request_that_names_no_budget_gets_the_default(desk):
-    desk.receive(arrival(1, 1, budget_ms=0))
-    compute(desk, now_ns=limits.BUDGET_MS_DEFAULT * MS - 1)
-    assert doubles(replies_of(desk)[1][1]) == [2]
+    assert desk.is_idle
 
 
 def test_a_failed_instance_is_a_result_like_others(desk):
     desk.receive(arrival(1, 1, 2))
-    batch = desk.take_batch(0)
-    desk.complete(batch, [(np.asarray(2),), Failure(3, "stage failed")])
-    desk.write_replies()
+    failed = Failure(3, "stage failed")
+    compute(desk, lambda value: failed if value == 2 else (value * 2,))
     ((reply, frames),) = replies_of(desk).values()
     good, bad = native.decode_reply(frames)
-    assert (reply.status, int(good["y"]), bad) == (0, 2, Failure(3, "stage failed"))
+    assert (reply.status, int(good["y"]), bad) == (0, 2, failed)
 
 
 def test_a_result_that_cannot_be_sent_fails_its_request_with_the_cause(desk):
     desk.receive(arrival(1, 1))
-    desk.complete(desk.take_batch(0), [(np.asarray(1j),)])
-    desk.write_replies()
+    compute(desk, lambda _: (np.asarray(1j),))
     ((reply, frames),) = replies_of(desk).values()
     assert reply.status == status.INTERNAL
     assert "dtype complex128 is not one of bool" in native.decode_failure(frames).message
@@ -182,7 +201,7 @@ class HugeDialect:
 
 
 def test_a_reply_over_the_limit_is_refused_with_both_sizes():
-    desk = RequestDesk("add/1", {"double": METHOD}, lambda _: 4, {0: HugeDialect})
+    desk = Desk({0: HugeDialect})
     desk.receive(arrival(1, 1))
     compute(desk)
     ((reply, frames),) = replies_of(desk).values()
@@ -195,22 +214,33 @@ def test_a_reply_over_the_limit_is_refused_with_both_sizes():
 
 def test_a_large_reply_says_so_in_its_head(desk):
     desk.receive(arrival(1, 1))
-    large = np.zeros(limits.TENSOR_INLINE_BYTES_MAX, np.uint8)
-    desk.complete(desk.take_batch(0), [(large,)])
-    desk.write_replies()
+    compute(desk, lambda _: (np.zeros(limits.TENSOR_INLINE_BYTES_MAX, np.uint8),))
     assert replies_of(desk)[1][0].flags == head.FLAG_BODY_LARGE
 
 
-def test_a_batch_in_hand_fails_with_a_text_that_leaks_nothing(desk):
-    desk.receive(arrival(1, 1))
-    desk.receive(arrival(2, 2, 3))
-    desk.take_batch(0)
+class StumblingDialect(ShoutingDialect):
+    """Cannot encode the result 4."""
+
+    @staticmethod
+    def encode_reply(spec, method, results):
+        if results[0][0] == 4:
+            raise ZeroDivisionError("a secret of the inside")
+        return native.encode_reply(spec, method, results)
+
+
+def test_a_bug_costs_the_reply_in_hand_and_leaks_nothing_and_the_others_are_still_due():
+    desk = Desk({head.DIALECT_NATIVE: native, 1: StumblingDialect})
+    for ticket in (1, 2, 3):
+        desk.receive(arrival(ticket, ticket, dialect=1))
+    with pytest.raises(ZeroDivisionError):
+        compute(desk)
     assert desk.fail_in_hand()
+    assert not desk.is_idle
     desk.write_replies()
-    bug = Failure(status.MS_SYSTEM_ERROR, BUG_TEXT)
     replies = replies_of(desk)
-    assert native.decode_reply(replies[1][1]) == [bug]
-    assert native.decode_reply(replies[2][1]) == [bug, bug]
+    assert (replies[2][0].status, replies[2][0].dialect) == (status.INTERNAL, head.DIALECT_NATIVE)
+    assert native.decode_failure(replies[2][1]).message == BUG_TEXT
+    assert [doubles(replies[ticket][1]) for ticket in (1, 3)] == [[2], [6]]
 
 
 def test_between_requests_nothing_is_in_hand(desk):
@@ -225,6 +255,7 @@ def test_between_requests_nothing_is_in_hand(desk):
 def test_a_cleared_desk_owes_nothing(desk):
     desk.receive(arrival(1, 1))
     desk.receive(arrival(2, 1, method=b"halve"))
+    desk.take_back(desk.taken, [])
     desk.clear()
-    compute(desk)
+    desk.write_replies()
     assert (desk.tickets, desk.replies, desk.is_idle) == ([], [], True)

@@ -1,25 +1,25 @@
-"""Runs the methods of a servable: stages in order, over all instances of a batch at once.
+"""Runs works: one step of a method, or one model, over rows that the scheduler put together.
 
-An instance that fails is out of the later stages and answered with its failure; the others go
-on. Nothing that user code or a model does is raised to the caller.
+An instance that fails is answered with its failure; the others go on. Nothing that user code or
+a model does is raised to the caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from protocol.status import MS_SYSTEM_ERROR
-from protocol.values import Failure, Instance, Result, Value
+from protocol.values import Failure, Instance, Result
 from workers.servable.declarations import (
     BuiltinStage,
     FunctionStage,
     MethodDeclaration,
     ModelStage,
-    Placeholder,
     ServableDeclaration,
     Stage,
 )
@@ -27,21 +27,25 @@ from workers.servable.model_call import calling_models
 from workers.stages.builtin_functions import BUILTINS
 from workers.stages.function_stage import Arguments, FunctionCaller
 from workers.stages.model_runner import ModelRunner
+from workers.stages.rows import Plan, Row, Step, Work
 from workers.stages.stage_values import ContractError, from_python, make_writable, to_python
 from workers.stages.user_code import Fault, Raised, error_text, run_user_code
 
-#: Faults that are kept for the log of one run; the first ones tell most.
+#: Faults that are kept for the log between two looks at them; the first ones tell most.
 FAULTS_MAX = 16
 
-#: One instance under way: its inputs, then the outputs of each stage so far. Inner lists,
-#: because a value is replaced by its writable copy when a Python stage first uses it.
-Row = list[list[Value]]
+#: Rows of one call-per-instance step that are run before anything else gets its turn.
+ROWS_MAX = 32
+
+#: Runs a function where models may be run, and returns what it returns.
+OnDevice = Callable[[Callable[[], list[Result]]], list[Result]]
 
 
 class Executor:
-    """Runs the methods of one declared servable on its loaded models. For one thread.
+    """Runs the steps of one declared servable on its loaded models.
 
-    runners: one per declared model, by model key.
+    Works of Python are for one thread, and those of models for one thread at a time; one of each
+    may run at once. runners: one per declared model, by model key.
     Raises: RuntimeError if a method uses a model with counts that the loaded model does not have.
     """
 
@@ -50,14 +54,14 @@ class Executor:
     ) -> None:
         self._methods = declaration.methods
         self._runners = runners
-        #: What the last run has for the log: errors of user code and backends, at most
-        #: FAULTS_MAX. They hold the frames of user code, so the owner clears the list when logged.
-        self.faults: list[Fault] = []
+        #: Where `Model.call` runs a model; the shell sets the door of its device thread.
+        self.on_device: OnDevice = lambda run: run()
+        #: What user code and backends did wrong, for the log, at most FAULTS_MAX. They hold the
+        #: frames of user code, so the owner takes them out soon. Both threads append.
+        self.faults: deque[Fault] = deque()
         _check_counts(declaration, runners)
-        self._batch_sizes = {
-            name: max([1, *self._stage_batch_sizes(method)])
-            for name, method in self._methods.items()
-        }
+        #: By method, for the scheduler.
+        self.plans = {name: self._plan(method) for name, method in self._methods.items()}
         self._callers: dict[tuple[str, int], FunctionCaller] = {
             (name, index): FunctionCaller(
                 method, index, stage, self._slice_size(method, stage), self._report
@@ -68,36 +72,24 @@ class Executor:
         }
 
     def batch_size(self, method_name: str) -> int:
-        """How many instances a batch of this method should hold at most."""
-        return self._batch_sizes[method_name]
+        """How many instances the widest stage of a method takes at once."""
+        steps = self.plans[method_name].steps
+        return max([1, *(step.rows_max for step in steps if not step.is_per_row)])
 
-    def run(self, method_name: str, instances: Sequence[Instance]) -> list[Result]:
-        """Run a method on any number of instances; one result each, in their order.
-
-        method_name: a declared method. instances: each with one value per method input.
-        """
-        method = self._methods[method_name]
-        self.faults.clear()
-        rows: list[Row] = [[list(instance)] for instance in instances]
-        failures: dict[int, Failure] = {}
-        live = list(range(len(rows)))
+    def run(self, work: Work) -> list[Result]:
+        """Run a work; for each of its rows the outputs of the step, or its failure."""
+        if work.model is not None:
+            instances = [row.read(row.step.stage.inputs) for row in work.rows]
+            return self._run_model(work.model, instances)
+        plan, step = work.rows[0].plan, work.rows[0].step
+        stage = step.stage
+        if isinstance(stage, BuiltinStage):
+            function = BUILTINS[stage.name].function
+            return [function(row.read(stage.inputs)) for row in work.rows]
+        assert isinstance(stage, FunctionStage), stage
         with calling_models(self):
-            for index, stage in enumerate(method.stages, start=1):
-                if not live:
-                    break
-                outcomes = self._run_stage(method, index, stage, [rows[row] for row in live])
-                for row, outcome in zip(live, outcomes, strict=True):
-                    if isinstance(outcome, Failure):
-                        failures[row] = outcome
-                    else:
-                        rows[row].append(list(outcome))
-                if failures:
-                    live = [row for row in live if row not in failures]
-        self._collect_model_faults()
-        return [
-            failures[number] if number in failures else _read(row, method.returns)
-            for number, row in enumerate(rows)
-        ]
+            caller = self._callers[plan.method, step.number]
+            return caller.call([_arguments(row, stage) for row in work.rows])
 
     def call_model(
         self, key: str, subgraph: int, instances: Sequence[Sequence[object]]
@@ -124,49 +116,45 @@ class Executor:
                     f"{failed}The inputs count {len(instance)} of instance {number} is not equal "
                     f"to the inputs count {inputs_count} of the model"
                 )
-        return [
-            _arrays(failed, result) for result in _run_call(failed, runner, subgraph, instances)
-        ]
+        values = _call_values(failed, runner, subgraph, instances)
+        results = self.on_device(lambda: self._run_runner(key, subgraph, values))
+        return [_arrays(failed, result) for result in results]
 
-    # ---------------------------------------------------------------- stages
+    # ---------------------------------------------------------------- models
 
-    def _run_stage(
-        self, method: MethodDeclaration, index: int, stage: Stage, rows: list[Row]
-    ) -> list[Result]:
-        if isinstance(stage, ModelStage):
-            return self._run_model(stage, [_read(row, stage.inputs) for row in rows])
-        if isinstance(stage, BuiltinStage):
-            function = BUILTINS[stage.name].function
-            return [function(_read(row, stage.inputs)) for row in rows]
-        return self._callers[method.name, index].call([_arguments(row, stage) for row in rows])
-
-    def _run_model(self, stage: ModelStage, instances: list[Instance]) -> list[Result]:
-        runner = self._runners[stage.model_key]
-        results = run_user_code(lambda: runner.run(0, instances))
+    def _run_model(self, key: str, instances: list[Instance]) -> list[Result]:
+        results = run_user_code(lambda: self._run_runner(key, 0, instances))
         if not isinstance(results, Raised):
             return results
-        self._report(Fault(stage.model_key, results.error))
+        self._report(Fault(key, results.error))
         return [_model_failure(results.error)] * len(instances)
+
+    def _run_runner(self, key: str, subgraph: int, instances: list[Instance]) -> list[Result]:
+        runner = self._runners[key]
+        results = runner.run(subgraph, instances)
+        for error in runner.faults:
+            self._report(Fault(key, error))
+        runner.faults.clear()
+        return results
 
     def _report(self, fault: Fault) -> None:
         if len(self.faults) < FAULTS_MAX:
             self.faults.append(fault)
 
-    def _collect_model_faults(self) -> None:
-        for key, runner in self._runners.items():
-            for error in runner.faults:
-                self._report(Fault(key, error))
-            runner.faults.clear()
-
     # ---------------------------------------------------------------- batch sizes
 
-    def _stage_batch_sizes(self, method: MethodDeclaration) -> list[int]:
-        sizes = self._model_batch_sizes(method)
-        return sizes + [
-            self._slice_size(method, stage) or 1
-            for stage in method.stages
-            if isinstance(stage, FunctionStage)
-        ]
+    def _plan(self, method: MethodDeclaration) -> Plan:
+        steps = tuple(
+            self._step(method, index, stage) for index, stage in enumerate(method.stages, start=1)
+        )
+        return Plan(method.name, steps, method.returns)
+
+    def _step(self, method: MethodDeclaration, index: int, stage: Stage) -> Step:
+        if isinstance(stage, ModelStage):
+            size = self._runners[stage.model_key].batch_size
+            return Step(index, stage, stage.model_key, size, False)
+        slice_size = self._slice_size(method, stage) if isinstance(stage, FunctionStage) else None
+        return Step(index, stage, None, slice_size or ROWS_MAX, slice_size is None)
 
     def _slice_size(self, method: MethodDeclaration, stage: FunctionStage) -> int | None:
         """Instances per call: what was declared, or for 0 what suits the method's models.
@@ -188,15 +176,11 @@ class Executor:
         ]
 
 
-def _read(row: Row, placeholders: Sequence[Placeholder]) -> Instance:
-    return tuple(row[placeholder.stage][placeholder.index] for placeholder in placeholders)
-
-
 def _arguments(row: Row, stage: FunctionStage) -> Arguments:
     """What a Python function gets; the row keeps the writable values, so edits stay visible."""
     arguments = []
     for placeholder in stage.inputs:
-        values = row[placeholder.stage]
+        values = row.values[placeholder.stage]
         value = values[placeholder.index] = make_writable(values[placeholder.index])
         arguments.append(to_python(value))
     return tuple(arguments)
@@ -213,9 +197,9 @@ def _model_failure(error: BaseException) -> Failure:
     return Failure(MS_SYSTEM_ERROR, f"Serving Error: {text}")
 
 
-def _run_call(
+def _call_values(
     failed: str, runner: ModelRunner, subgraph: int, instances: Sequence[Sequence[object]]
-) -> list[Result]:
+) -> list[Instance]:
     try:
         values = [tuple(from_python(item) for item in instance) for instance in instances]
     except ContractError as violation:
@@ -224,7 +208,7 @@ def _run_call(
         failure = runner.check(subgraph, value)
         if failure is not None:
             raise RuntimeError(failed + failure.message)
-    return runner.run(subgraph, values)
+    return values
 
 
 def _arrays(failed: str, result: Result) -> tuple[npt.NDArray[Any], ...]:

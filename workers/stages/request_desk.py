@@ -1,27 +1,27 @@
-"""The desk: takes requests in, has them computed batch by batch, and writes the replies.
+"""The desk: takes requests in, hands them to the scheduler, and writes the replies.
 
-    receive ─► decode ─► batcher ─► take_batch ──(executor)──► complete ─► encode ─► replies
+    receive ─► decode ─► add ──(scheduler, executor)──► take_back ─► write_replies ─► replies
 
 Rule 1: each ticket is answered exactly once; what cannot be decoded, has no such method or has no
 budget left is answered without being computed.
-Rule 2: a bug while one request is decoded or encoded, or while one batch is computed, costs only
-what is in hand: the shell catches it, logs it, and calls `fail_in_hand`.
+Rule 2: a bug while one request is decoded or encoded costs only what is in hand: the shell
+catches it, logs it, and calls `fail_in_hand`.
 No I/O, no clock, no logging.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from protocol import head, limits, serving_texts, status
 from protocol.dialects import Dialect
 from protocol.errors import RemoteProtocolError, RequestError
 from protocol.native import Buffer
-from protocol.values import Failure, MethodSignature, RequestSpec, Result
+from protocol.values import MethodSignature, RequestSpec
 from protocol.worker_session import Arrival
-from workers.stages.batcher import Batch, Batcher, PendingRequest
+from workers.stages.rows import PendingRequest
 
 NS_PER_MS = 1_000_000
 
@@ -42,7 +42,7 @@ class RequestDesk:
     """Everything that happens to a request on the main thread, except computing it.
 
     service: `servable/version`, for texts. methods: signatures by name.
-    instances_max_of: how many instances of a method one batch may hold.
+    add: takes what is to be computed.
     dialects: modules by the number in the head; number 0 must be there.
     """
 
@@ -50,7 +50,7 @@ class RequestDesk:
         self,
         service: str,
         methods: Mapping[str, MethodSignature],
-        instances_max_of: Callable[[str], int],
+        add: Callable[[PendingRequest], None],
         dialects: Mapping[int, Dialect],
     ) -> None:
         #: Tickets that are answered, and their REPLY parcels; the shell sends and clears both.
@@ -59,21 +59,22 @@ class RequestDesk:
         self._service = service
         self._methods = methods
         self._dialects = dialects
-        self._batcher = Batcher(instances_max_of)
-        #: Requests with all results, still to be encoded.
+        self._add = add
+        #: Requests with all results, and without budget, still to be answered.
         self._finished: deque[PendingRequest] = deque()
-        #: What a bug would cost right now.
-        self._in_hand: Addressee | Batch | None = None
+        self._expired: deque[PendingRequest] = deque()
+        #: Whom a bug would cost the reply right now.
+        self._in_hand: Addressee | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits for a batch: the shell may sleep until something arrives."""
-        return not len(self._batcher)
+        """No reply is to be written."""
+        return not (self._finished or self._expired)
 
     def clear(self) -> None:
         """The connection is gone and with it whoever waited."""
-        self._batcher.clear()
         self._finished.clear()
+        self._expired.clear()
         self.tickets.clear()
         self.replies.clear()
 
@@ -91,7 +92,7 @@ class RequestDesk:
             if dialect is None:
                 raise RequestError("unsupported", f"dialect {fields.dialect} is not spoken")
             self._in_hand = to = Addressee(ticket, fields.dialect, fields.trace_id, spec)
-            self._batcher.add(self._decode(to, spec, dialect, fields, arrival))
+            self._add(self._decode(to, spec, dialect, fields, arrival))
         except RequestError as error:
             self._fail(to, error.reason, error.message)
         except RemoteProtocolError as error:
@@ -121,25 +122,19 @@ class RequestDesk:
             to.trace_id,
         )
 
-    # ------------------------------------------------------------ through
-
-    def take_batch(self, now_ns: int) -> Batch | None:
-        """The next batch to compute, or None. REQUIRES: the one before is completed."""
-        self._in_hand = batch = self._batcher.take_batch(now_ns)
-        return batch
-
-    def complete(self, batch: Batch, results: Sequence[Result]) -> None:
-        """Give a batch its results; `write_replies` does the rest."""
-        self._finished.extend(self._batcher.complete(batch, results))
-        self._in_hand = None
-
     # ------------------------------------------------------------ out
 
+    def take_back(
+        self, finished: Iterable[PendingRequest], expired: Iterable[PendingRequest]
+    ) -> None:
+        """Take requests that have all their results, or no budget any more."""
+        self._finished.extend(finished)
+        self._expired.extend(expired)
+
     def write_replies(self) -> None:
-        """Write the replies of all requests that have their results, or no budget any more."""
-        expired = self._batcher.expired
-        while expired:
-            request = expired.pop()
+        """Write the replies of all requests that were taken back."""
+        while self._expired:
+            request = self._expired.popleft()
             self._in_hand = to = _addressee(request)
             self._fail(
                 to,
@@ -175,10 +170,7 @@ class RequestDesk:
     def fail_in_hand(self) -> bool:
         """Answer what was in hand when a bug showed. Returns False if nothing was."""
         in_hand, self._in_hand = self._in_hand, None
-        if isinstance(in_hand, Batch):
-            failure = Failure(status.MS_SYSTEM_ERROR, BUG_TEXT)
-            self._finished.extend(self._batcher.fail(in_hand, failure))
-        elif in_hand is not None:
+        if in_hand is not None:
             # In the native dialect: the request's own may be what is broken.
             self._fail(in_hand._replace(dialect=head.DIALECT_NATIVE), "system_error", BUG_TEXT)
         return in_hand is not None

@@ -1,0 +1,172 @@
+"""The pipeline: the scheduler behind a lock, the main thread on one side, the device on the other.
+
+    main thread     add, run_next (Python, and device runs that are short), take_back
+    device thread   device runs, as long as rows wait for a model
+
+Both threads take works from the scheduler and give them back to it, each for itself: the device
+need not wait for the end of a slow Python stage to get its next batch. What a work computes is
+computed without the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from protocol import status
+from protocol.values import Failure, Result
+from telemetry.log import get_logger
+from workers.device_thread import DeviceThread
+from workers.stages.executor import Executor
+from workers.stages.request_desk import BUG_TEXT
+from workers.stages.rows import PendingRequest, Work
+from workers.stages.scheduler import Scheduler
+
+log = get_logger("WORKER")
+
+
+class PipelineError(Exception):
+    """The pipeline has a bug and cannot go on."""
+
+
+class Pipeline:
+    """Computes requests, on the calling thread and on a device thread of its own.
+
+    on_progress: takes (number, start) of the oldest work that runs, whenever it changes; called
+    on both threads. wake_main: called on the device thread when the main thread has to look.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        on_progress: Callable[[tuple[int, int]], None],
+        wake_main: Callable[[], None],
+    ) -> None:
+        self._executor = executor
+        self._on_progress = on_progress
+        self._wake_main = wake_main
+        self._scheduler = Scheduler(executor.plans)
+        self._lock = threading.Lock()
+        self._device = DeviceThread(self._run_next_on_device, wake_main)
+        #: The device thread runs works, or is about to look for some. Changes under the lock.
+        self._is_device_awake = False
+        executor.on_device = self._device.call
+
+    # ------------------------------------------------------------ for the main thread
+
+    def start(self) -> None:
+        """Start the device thread."""
+        self._device.start()
+
+    def close(self) -> None:
+        """End the device thread, after what it runs."""
+        self._device.close()
+
+    def add(self, request: PendingRequest) -> None:
+        """Take a request in; nothing is computed before `run_next`."""
+        with self._lock:
+            self._scheduler.add(request)
+
+    def clear(self) -> None:
+        """Forget every request: nobody waits for it any more."""
+        with self._lock:
+            self._scheduler.clear()
+
+    def take_back(self) -> tuple[list[PendingRequest], list[PendingRequest]]:
+        """Requests that are finished since the last call, and those that expired."""
+        scheduler = self._scheduler
+        with self._lock:
+            finished, scheduler.finished = scheduler.finished, []
+            expired, scheduler.expired = scheduler.expired, []
+        return finished, expired
+
+    def is_idle(self) -> bool:
+        """There is nothing for the main thread: it may sleep until it is woken.
+
+        Raises: PipelineError if the device thread has ended by a bug.
+        """
+        if self._device.has_failed:
+            raise PipelineError("the device thread has ended")
+        scheduler = self._scheduler
+        with self._lock:
+            if scheduler.has_python_rows or scheduler.finished or scheduler.expired:
+                return False
+            return self._is_device_awake or not scheduler.has_device_rows
+
+    def run_next(self, is_busy: bool) -> None:
+        """Run one work on this thread, if there is one for it, and have the device do the others.
+
+        is_busy: more requests have arrived already.
+        """
+        with self._lock:
+            work = self._choose(is_busy)
+        if work is not None:
+            self._run(work)
+
+    # ------------------------------------------------------------ inside
+
+    def _choose(self, is_busy: bool) -> Work | None:
+        """REQUIRES: the lock."""
+        scheduler = self._scheduler
+        if scheduler.has_device_rows and not self._is_device_awake:
+            if scheduler.is_next_run_short(is_busy or scheduler.has_python_rows):
+                work = self._started(scheduler.next_device_work(time.monotonic_ns()))
+                if work is not None:
+                    return work
+            else:
+                self._wake_device()
+        return self._started(scheduler.next_python_work(time.monotonic_ns()))
+
+    def _wake_device(self) -> None:
+        """REQUIRES: the lock."""
+        self._is_device_awake = True
+        self._device.wake()
+
+    def _started(self, work: Work | None) -> Work | None:
+        """REQUIRES: the lock."""
+        if work is not None:
+            self._on_progress(self._scheduler.progress)
+        return work
+
+    def _run_next_on_device(self) -> bool:
+        """On the device thread: run one work. Returns False if none was there."""
+        scheduler = self._scheduler
+        with self._lock:
+            work = self._started(scheduler.next_device_work(time.monotonic_ns()))
+            if work is None:
+                self._is_device_awake = False
+                has_news = bool(scheduler.expired)
+        if work is not None:
+            self._run(work)
+            self._wake_main()
+            return True
+        if has_news:
+            self._wake_main()
+        return False
+
+    def _run(self, work: Work) -> None:
+        try:
+            if work.model is None:
+                outcomes = self._executor.run(work)
+            else:
+                with self._device.seat:
+                    outcomes = self._executor.run(work)
+        except Exception:  # the shell's top: a bug costs what is in hand, not the worker
+            log.exception("bug in the worker", work=work.number, rows=len(work.rows))
+            failure: Result = Failure(status.MS_SYSTEM_ERROR, BUG_TEXT)
+            outcomes = [failure] * len(work.rows)
+        scheduler = self._scheduler
+        with self._lock:
+            scheduler.complete(work, outcomes, time.monotonic_ns())
+            self._on_progress(scheduler.progress)
+            if work.model is None:
+                # A long run shall not wait until what has arrived meanwhile is decoded.
+                self._wake_device_for_long_run()
+
+    def _wake_device_for_long_run(self) -> None:
+        """REQUIRES: the lock."""
+        scheduler = self._scheduler
+        can_wake = scheduler.has_device_rows and not self._is_device_awake
+        if can_wake and not scheduler.is_next_run_short(is_busy=False):
+            self._wake_device()

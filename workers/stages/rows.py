@@ -1,0 +1,109 @@
+"""Instances under way: the request they came with, the stages before them, their values so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from protocol.values import Instance, MethodSignature, RequestSpec, Result, Value
+from workers.servable.declarations import Placeholder, Stage
+
+
+class Step(NamedTuple):
+    """One stage of a method, as the scheduler sees it.
+
+    number: the stage's number in its method, from 1. model: key of the model that it runs, None for
+    a stage of Python. rows_max: how many rows one run of it takes. is_per_row: it may also be run
+    on fewer than are there without costing more (a function that is called once per instance).
+    """
+
+    number: int
+    stage: Stage
+    model: str | None
+    rows_max: int
+    is_per_row: bool
+
+
+class Plan(NamedTuple):
+    """A method: its steps in order, and which values are its results."""
+
+    method: str
+    steps: tuple[Step, ...]
+    returns: tuple[Placeholder, ...]
+
+
+class PendingRequest:
+    """One request with its instances, until each of them has a result."""
+
+    __slots__ = (
+        "deadline_ns", "dialect", "instances", "is_over", "is_redelivered", "method", "results",
+        "spec", "ticket", "trace_id", "unfinished",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        ticket: int,
+        dialect: int,
+        spec: RequestSpec,
+        method: MethodSignature,
+        instances: list[Instance],
+        deadline_ns: int,
+        is_redelivered: bool,
+        trace_id: bytes,
+    ) -> None:
+        assert instances, spec
+        self.ticket = ticket
+        self.dialect = dialect
+        self.spec = spec
+        self.method = method
+        self.instances = instances
+        self.deadline_ns = deadline_ns
+        self.is_redelivered = is_redelivered
+        self.trace_id = trace_id
+        #: One per instance; None where it is still under way.
+        self.results: list[Result | None] = [None] * len(instances)
+        #: Instances without a result.
+        self.unfinished = len(instances)
+        #: All results are there, the budget ran out, or nobody waits any more: its rows are void.
+        self.is_over = False
+
+
+class Row:
+    """One instance under way.
+
+    values: its inputs, then the outputs of each stage so far. Inner lists, because a value is
+    replaced by its writable copy when a Python stage first uses it.
+    """
+
+    __slots__ = ("index", "plan", "position", "request", "values")
+
+    def __init__(self, request: PendingRequest, index: int, plan: Plan) -> None:
+        self.request = request
+        #: Its number in the request.
+        self.index = index
+        self.plan = plan
+        #: Steps that are done.
+        self.position = 0
+        self.values: list[list[Value]] = [list(request.instances[index])]
+
+    @property
+    def step(self) -> Step:
+        """The step that it waits for, or that runs."""
+        return self.plan.steps[self.position]
+
+    def read(self, placeholders: Sequence[Placeholder]) -> Instance:
+        """The values that the placeholders stand for."""
+        values = self.values
+        return tuple(values[each.stage][each.index] for each in placeholders)
+
+
+class Work(NamedTuple):
+    """Rows that are computed together: of one step in Python, or of one model.
+
+    model: None if it is Python's. number: counts all works. started_ns: when it was taken.
+    """
+
+    model: str | None
+    rows: list[Row]
+    number: int
+    started_ns: int
