@@ -33,13 +33,6 @@ def prepare_one(x):
     return x, x
 
 
-def prepare_busily(instances):
-    end = time.thread_time() + {delay_s}
-    while time.thread_time() < end:
-        pass
-    return [(x, x) for (x,) in instances]
-
-
 def lengths(instances):
     return [(y, np.int32(len(instances))) for (y,) in instances]
 
@@ -53,12 +46,6 @@ def by_batch(x):
 @register_method(output_names=["y"])
 def one_by_one(x):
     a, b = add_stage(prepare_one, x, outputs_count=2)
-    return add_stage(model, a, b, outputs_count=1)
-
-
-@register_method(output_names=["y"])
-def busily(x):
-    a, b = add_stage(prepare_busily, x, outputs_count=2, batch_size={batch})
     return add_stage(model, a, b, outputs_count=1)
 
 
@@ -115,7 +102,7 @@ def seconds_for(broker, method, count):
     return time.monotonic() - started
 
 
-@pytest.mark.parametrize("method", ["by_batch", "one_by_one", "busily"])
+@pytest.mark.parametrize("method", ["by_batch", "one_by_one"])
 def test_python_stages_overlap_with_the_device(slow_worker, broker, method):
     slow_worker(DELAY_MS)
     serial_s = BATCHES * 2 * DELAY_MS / 1000

@@ -9,6 +9,8 @@ was measured with MindSpore 2.10 on CPU, and is relied on here:
   4 MB). MindSpore holds the array until the next call of the same graph, but does not read it.
 - An output has its own memory for as long as its array lives, also when the graph returns an
   input or a parameter; only a value that is returned twice is one array twice.
+- A graph that was loaded and warmed on one thread may be run by others, one at a time: the values
+  were the same over 2,000 runs on two threads in turn.
 - Threads are left at MindSpore's choice, which follows the CPUs that the process may use. On two
   cores no setting was faster; two dispatch threads were 30 times slower.
 - Each run of a graph puts MindSpore's own handler for SIGINT, which does nothing, into the place
