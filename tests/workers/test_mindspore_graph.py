@@ -342,3 +342,33 @@ def test_a_failed_prediction_leaves_the_model_usable(
     mindspore_process: MindSporeProcess, directory: Path
 ) -> None:
     assert mindspore_process.run(fail_then_compute, directory) == [[[3, 3], [3, 3]]]
+
+
+# ---------------------------------------------------------------- threads
+
+
+def predict_on_two_threads(path: Path, runs_count: int) -> list[float]:
+    """Load and warm on one thread, then run in turn on it and on another: the odd differences."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tests.workers.mindspore_models import load
+
+    model = load(path)
+    images = np.random.default_rng(1).random((8, 4, 1, 8, 8), np.float32)
+    expected = [model.predict(0, [image])[0] for image in images]
+    differences = []
+    with ThreadPoolExecutor(1) as other:
+        for number in range(runs_count):
+            arrays = [images[number % 8]]
+            if number % 2:
+                (output,) = other.submit(model.predict, 0, arrays).result()
+            else:
+                (output,) = model.predict(0, arrays)
+            differences.append(float(np.abs(output - expected[number % 8]).max()))
+    return [difference for difference in differences if difference > 1e-5]
+
+
+def test_a_graph_may_be_run_by_two_threads_in_turn(
+    mindspore_process: MindSporeProcess, directory: Path
+) -> None:
+    assert mindspore_process.run(predict_on_two_threads, directory / "conv.mindir", 1000) == []
