@@ -319,8 +319,9 @@ def _offer(launch: Launch, servable: Servable) -> control.Ready:
         worker_id=launch.worker_id,
         generation=launch.generation,
         service=launch.service,
-        # Two batches: the next one gathers while the device computes.
-        credit=min(limits.CREDIT_MAX, max(2, 2 * batch_size)),
+        # Three batches: one on the device, one in Python stages, one that gathers or is answered.
+        # With two, each cycle waits for the broker once (overlap 1.7 to 1.8 instead of 1.8 to 1.9).
+        credit=min(limits.CREDIT_MAX, 3 * batch_size),
         methods=tuple(map(declaration.signature, declaration.methods)),
         device=control.Device(*servable.device),
         pid=os.getpid(),

@@ -69,6 +69,7 @@ def test_at_the_limit_every_door_says_so_in_the_known_words(mode: str) -> None:
             client.infer("probe", "double", {"x": ROW})
         assert not holder.done()
         holder.cancel()
+        wait_until(lambda: client.stats()["requests"] == 0)
         reply = grpc_door.predict(grpc_door.request("double", [{"x": tensor(ROW)}]))
         assert grpc_door.errors(reply) == []
         grpc_door.close()
@@ -81,7 +82,7 @@ def test_deadlines_are_kept_whether_a_request_waits_or_runs(server: ServerProces
         credit = client.stats()["workers"][0]["credit"]
         begin_s = time.monotonic()
         # The first runs, the next ones wait at the worker, the rest waits in the broker.
-        futures = [client.submit("probe", "slow", [{"x": ROW}] * 2 * LONG, timeout=0.3)]
+        futures = [client.submit("probe", "slow", [{"x": ROW}] * 4 * LONG, timeout=0.3)]
         futures += [
             client.submit("probe", "slow", {"x": ROW}, timeout=0.3) for _ in range(credit + 8)
         ]
@@ -91,7 +92,7 @@ def test_deadlines_are_kept_whether_a_request_waits_or_runs(server: ServerProces
         for future in futures:
             with pytest.raises(DeadlineExceeded):
                 future.result(DEADLINE_S)
-        assert time.monotonic() - begin_s < 1.2, "answered only when the worker was done"
+        assert time.monotonic() - begin_s < 2.5, "answered only when the worker was done"
         wait_until(lambda: client.stats()["requests"] == 0)
         wait_until(lambda: in_flight(client) == 0)
     door.close()

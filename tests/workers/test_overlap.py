@@ -71,7 +71,7 @@ def slow_worker(place, broker, start):
         }
         place.model.write_text(json.dumps(script))
         start(place.document())
-        assert broker.admit().credit >= 2 * BATCH
+        assert broker.admit().credit >= 3 * BATCH
 
     return make
 
@@ -85,9 +85,9 @@ def ask(broker, method, tickets):
 
 
 def seconds_for(broker, method, count):
-    """How long `count` requests take, with two batches of them in flight."""
+    """How long `count` requests take, with three batches of them in flight."""
     started = time.monotonic()
-    asked = min(count, 2 * BATCH)
+    asked = min(count, 3 * BATCH)
     ask(broker, method, range(asked))
     answered = 0
     while answered < count:
@@ -95,7 +95,7 @@ def seconds_for(broker, method, count):
         for reply, frames in replies:
             assert values_of(frames) == [{"y": [2.0 * reply.request_id]}]
         answered += len(replies)
-        more = min(count, answered + 2 * BATCH)
+        more = min(count, answered + 3 * BATCH)
         if more > asked:
             ask(broker, method, range(asked, more))
         asked = more

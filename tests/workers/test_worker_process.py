@@ -32,7 +32,7 @@ def test_a_worker_offers_what_it_serves_and_reports_ready_after_welcome(place, b
         worker_id="add/1/device0",
         generation=4,
         service="add/1",
-        credit=16,
+        credit=24,
         methods=(
             MethodSignature("add", "add", ("x1", "x2"), ("y",)),
             MethodSignature("add", "counted", ("x",), ("executions",)),
