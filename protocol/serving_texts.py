@@ -19,7 +19,6 @@ PREDICT_FAILED = "Predict failed"
 MODEL_PREDICT_FAILED = "Predict Failed"
 
 MEMORY_EXHAUSTED = "Serving Error: malloc memory failed"
-NO_INFERENCE_PROCESS = "There are no available inference processes that occupy devices"
 
 # ---------------------------------------------------------------- whole requests
 
@@ -38,11 +37,6 @@ def servable_not_available(spec: RequestSpec) -> str:
 def method_not_available(spec: RequestSpec) -> str:
     """The servable has no such method."""
     return f"Request {request_label(spec)}, method is not available"
-
-
-def too_many_requests(requests_max: int) -> str:
-    """As many requests are in flight as `max_enqueued_requests` allows."""
-    return f"Serving Error: enqueued requests count exceeds the limit {requests_max}"
 
 
 def no_instances(servable: str, method: str) -> str:
@@ -173,21 +167,6 @@ def exception_occurred(error: str) -> str:
 def builtin_dtype_unsupported(function: str, dtype: str) -> str:
     """A built-in function (such as Argmax) that has no kernel for the dtype of its input."""
     return f"{function} not support data type {kmsi_name(dtype)}"
-
-
-def remote_call_failed(error: str) -> str:
-    """A worker without a device could not have a model called for it."""
-    return f"Remote call model failed: {error}"
-
-
-def rank_wait_failed(rank: int) -> str:
-    """A rank of a distributed model did not answer in time."""
-    return f"Failed to wait for result of rank {rank}"
-
-
-def rank_failed(rank: int, error: str) -> str:
-    """A rank of a distributed model answered with an error."""
-    return f"Error happened on get result of rank {rank}: {error}"
 
 
 # ---------------------------------------------------------------- replies and the RESTful door

@@ -123,6 +123,20 @@ ONE_INSTANCE: list[tuple[str, dict[str, Any], Any, int, str]] = [
         status.MS_FAILED,
         "Predict Failed",
     ),
+    *(
+        (
+            "broken",
+            {"x": FLOATS * first},
+            {"x": [float(first), 1.0, 1.0, 1.0]},
+            status.MS_SYSTEM_ERROR,
+            f"Serving Error: {text}",
+        )
+        for first, text in (
+            (14, "runtime error occurred: scripted fault"),
+            (15, "exception occurred: scripted fault"),
+            (16, "malloc memory failed"),
+        )
+    ),
     (
         "largest",
         {"x": np.array([True, False])},

@@ -28,10 +28,6 @@ from protocol.values import DTYPES, RequestSpec
             "Request servable(add) method(m)  version(1) , method is not available",
         ),
         (
-            texts.too_many_requests(10000),
-            "Serving Error: enqueued requests count exceeds the limit 10000",
-        ),
-        (
             texts.stage_failed(texts.function_tag("add", "f"), "m", 2, "boom"),
             (
                 "Call Function 'add.f' Failed, method: 'm', stage index(begin with 1): 2, "
@@ -62,13 +58,6 @@ from protocol.values import DTYPES, RequestSpec
             texts.builtin_dtype_unsupported("Argmax", "bool"),
             "Argmax not support data type kMSI_Bool",
         ),
-        (
-            texts.NO_INFERENCE_PROCESS,
-            "There are no available inference processes that occupy devices",
-        ),
-        (texts.remote_call_failed("t"), "Remote call model failed: t"),
-        (texts.rank_wait_failed(3), "Failed to wait for result of rank 3"),
-        (texts.rank_failed(3, "t"), "Error happened on get result of rank 3: t"),
         (texts.post_only(), "http message only support POST right now"),
         (texts.body_empty(), "http message invalid"),
         (texts.body_too_large(1048576), "http message is bigger than 1048576"),

@@ -9,7 +9,9 @@ subgraph:
      "factor": 2.0,                     of scale, default 1
      "dec_key": "base64", "dec_mode": "AES-GCM",      loads with this key and mode only
      "delay_ms": 5, "delay_per_item_ms": 1,
-     "faults": [{"when_first_value": 13, "do": "raise"}]}   raise, exit, segfault, hang
+     "faults": [{"when_first_value": 13, "do": "raise"}]}
+                                       raise, runtime_error, value_error, memory_error, exit,
+                                       segfault, hang
 
 A fault strikes when the first input of any instance of the batch begins with its value. -1 in a
 shape is a dimension known only at run time. The device is a name, nothing is opened.
@@ -23,6 +25,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -204,8 +207,16 @@ def _hang() -> None:
         time.sleep(3600)
 
 
+def _raise_other(error: type[Exception]) -> None:
+    """What no backend should let out; a model's own code may."""
+    raise error("scripted fault")
+
+
 _FAULTS: dict[str, Callable[[], None]] = {
     "raise": _raise,
+    "runtime_error": partial(_raise_other, RuntimeError),
+    "value_error": partial(_raise_other, ValueError),
+    "memory_error": partial(_raise_other, MemoryError),
     "exit": _exit,
     "segfault": _segfault,
     "hang": _hang,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol import serving_texts
 from protocol.status import MS_SYSTEM_ERROR
 from protocol.values import Failure, Instance, Result
 from workers.servable.declarations import (
@@ -189,12 +190,12 @@ def _arguments(row: Row, stage: FunctionStage) -> Arguments:
 def _model_failure(error: BaseException) -> Failure:
     """What clients are told when the model thread raised something that no backend should."""
     if isinstance(error, MemoryError):
-        text = "malloc memory failed"
+        text = serving_texts.MEMORY_EXHAUSTED
     elif isinstance(error, RuntimeError):
-        text = f"runtime error occurred: {error_text(error)}"
+        text = serving_texts.runtime_error(error_text(error))
     else:
-        text = f"exception occurred: {error_text(error)}"
-    return Failure(MS_SYSTEM_ERROR, f"Serving Error: {text}")
+        text = serving_texts.exception_occurred(error_text(error))
+    return Failure(MS_SYSTEM_ERROR, text)
 
 
 def _call_values(

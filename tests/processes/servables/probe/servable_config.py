@@ -27,7 +27,7 @@ def double(x):
 
 @register.register_method(output_names=["y"])
 def broken(x):
-    """2 * float32 [4]; the model fails when the first value is 13."""
+    """2 * float32 [4]; the model fails when the first value is 13 to 16."""
     return register.add_stage(broken_model, x, outputs_count=1)
 
 
