@@ -12,7 +12,8 @@ Rules
     home with the late reply, which is dropped.
   - Version 0 of a servable is an alias: the highest version that has a worker which takes work;
     if none has, the highest version known.
-  - A service without workers keeps its backlog for `service_grace_ns`: workers restart.
+  - A service without device workers keeps its backlog for `service_grace_ns`: workers restart.
+  - An extra worker gets only methods that it offers; a device worker gets every method.
 """
 
 from __future__ import annotations
@@ -121,9 +122,9 @@ class Core:
         self._request_bytes += request.body_bytes
         self._deadlines.add(request)
         self.counters.accepted += 1
-        worker = service.tokens.least_loaded()
+        worker = request.lane.tokens.least_loaded()
         if worker is None:
-            service.enqueue(request)
+            request.lane.enqueue(request)
         else:
             self._dispatch(request, worker, now_ns)
         return None
@@ -211,10 +212,10 @@ class Core:
             return
         takes_work = worker.state == states.READY
         if takes_work:
-            worker.service.tokens.remove(worker)
+            worker.service.withdraw(worker)
         request = worker.in_flight.pop(ticket)
         if takes_work:
-            worker.service.tokens.add(worker)
+            worker.service.offer(worker)
         if request.done:
             self.counters.replies_late += 1
         else:
@@ -256,7 +257,8 @@ class Core:
             request.worker = None
             if request.attempt < self.settings.attempts_max:
                 self.counters.redispatched += 1
-                service.enqueue_first(request)
+                request.lane = service.lane_of(request.head)
+                request.lane.enqueue_first(request)
             else:
                 message = (
                     f"{request.attempt} workers of {service.key.decode()} were lost while they "
@@ -270,23 +272,24 @@ class Core:
 
     def serve_backlog(self, service: Service, now_ns: int) -> None:
         """Give waiting requests to free tokens until one of the two runs out."""
-        while service.queued:
-            worker = service.tokens.least_loaded()
-            if worker is None:
-                return
-            request = service.next_waiting()
-            assert request is not None, service.key
-            self._dispatch(request, worker, now_ns)
+        for lane in service.lanes:
+            while lane.queued:
+                worker = lane.tokens.least_loaded()
+                if worker is None:
+                    break
+                request = lane.next_waiting()
+                assert request is not None, service.key
+                self._dispatch(request, worker, now_ns)
 
     def _dispatch(self, request: Request, worker: Worker, now_ns: int) -> None:
         self._ticket = ticket = self._ticket + 1
         request.ticket = ticket
         request.worker = worker
         request.attempt += 1
-        tokens = worker.service.tokens
-        tokens.remove(worker)
+        service = worker.service
+        service.withdraw(worker)
         worker.in_flight[ticket] = request
-        tokens.add(worker)
+        service.offer(worker)
         budget_ms = (request.deadline_ns - now_ns) // NS_PER_MS
         head = heads.restamp(request.head, ticket, budget_ms if budget_ms > 0 else 1)
         if request.attempt > 1:
@@ -320,7 +323,7 @@ class Core:
         self._request_bytes -= request.body_bytes
         request.frames = []
         if request.waiting:
-            request.service.leave_backlog(request)
+            request.lane.leave_backlog(request)
 
     # ------------------------------------------------------------ time
 
@@ -343,8 +346,9 @@ class Core:
 
     def fail_backlog(self, service: Service, reason: str, message: str) -> None:
         """Answer every waiting request of a service with a failure."""
-        while (request := service.next_waiting()) is not None:
-            self._fail(request, reason, message)
+        for lane in service.lanes:
+            while (request := lane.next_waiting()) is not None:
+                self._fail(request, reason, message)
 
     def note(self, *event: Any) -> None:
         """Remember a transition for `story`."""

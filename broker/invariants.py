@@ -36,17 +36,22 @@ def _check_totals(core: Core, held: list[Request]) -> None:
 
 
 def _check_service(service: Service, core: Core) -> None:
-    waiting = [request for request in service.backlog if request.waiting]
-    assert service.queued == len(waiting)
-    assert not any(request.done for request in waiting)
-    assert not (waiting and service.tokens), f"I4: {service.key!r} has backlog and tokens"
-    pooled = set(service.tokens)
+    for lane in service.lanes:
+        waiting = [request for request in lane.backlog if request.waiting]
+        assert lane.queued == len(waiting)
+        assert not any(request.done for request in waiting)
+        assert not (waiting and lane.tokens), f"I4: {service.key!r} has backlog and tokens"
+        assert all(request.lane is lane is service.lane_of(request.head) for request in waiting)
+        takers = {worker for worker in service.workers if lane in worker.lanes}
+        pooled = set(lane.tokens)
+        for worker in takers:
+            free = worker.state == states.READY and len(worker.in_flight) < worker.credit
+            assert (worker in pooled) == free, f"tokens of {worker.worker_id}"
+        assert pooled <= takers, "I3: no tokens of a worker that is gone"
     for worker in service.workers:
-        free = worker.state == states.READY and len(worker.in_flight) < worker.credit
-        assert (worker in pooled) == free, f"tokens of {worker.worker_id}"
         assert core.registration.workers[worker.routing_id] is worker
-    assert pooled <= set(service.workers), "I3: no tokens of a worker that is gone"
-    assert (service.give_up_ns is None) == bool(service.workers)
+        assert worker.lanes == (service.lanes[-1:] if worker.is_extra else service.lanes)
+    assert (service.give_up_ns is None) == service.has_device_worker
 
 
 def _check_workers(core: Core, held: list[Request]) -> None:

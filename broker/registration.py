@@ -4,7 +4,7 @@
     DRAIN       -> READY to DRAINING: its tokens are withdrawn, the broker acknowledges with DRAIN
     DISCONNECT  -> GONE
     LOST        -> GONE, said by the supervisor of a worker that it saw die
-    RETIRE      -> a service without workers is given up at once: the supervisor starts none
+    RETIRE      -> a service without device workers is given up at once: the supervisor starts none
     silence     -> GONE, after `heartbeat_liveness` intervals
 
 A message from a routing id that is not registered is answered with DISCONNECT, so that a worker
@@ -86,14 +86,22 @@ class Registration:
             self._core.worker_lost(before, now_ns, f"its connection registers {ready.worker_id}")
         service = self._require_service(ready.service.encode())
         worker = Worker(
-            routing_id, ready.worker_id, ready.generation, service, ready.credit, now_ns
+            routing_id,
+            ready.worker_id,
+            ready.generation,
+            service,
+            ready.credit,
+            now_ns,
+            ready.is_extra,
         )
         worker.ready = ready
         self.workers[routing_id] = worker
         self._by_id[worker.worker_id] = worker
-        service.workers[worker] = None
-        service.give_up_ns = service.retired = None
-        service.tokens.add(worker)
+        service.add_worker(worker, frozenset(method.name.encode() for method in ready.methods))
+        if service.has_device_worker:
+            service.give_up_ns = service.retired = None
+        elif service.give_up_ns is None:
+            service.give_up_ns = now_ns + self._grace_ns()
         self._refresh_alias(service.servable)
         if self._beat_ns is None:
             self._beat_ns = now_ns + self._interval_ns()
@@ -105,7 +113,7 @@ class Registration:
 
     def _drain(self, worker: Worker) -> None:
         if worker.state == states.READY:
-            worker.service.tokens.remove(worker)
+            worker.service.withdraw(worker)
             worker.state = states.DRAINING
             self._refresh_alias(worker.service.servable)
             self._core.note("draining", worker.worker_id, worker.generation)
@@ -120,7 +128,7 @@ class Registration:
         service = self.services.get(retire.service.encode())
         if service is not None:
             service.retired = retire.reason
-            if not service.workers:
+            if not service.has_device_worker:
                 service.give_up_ns = now_ns
 
     # ------------------------------------------------------------ tables
@@ -132,7 +140,7 @@ class Registration:
         is not `servable/version`.
         """
         service = self._require_service(key)
-        if not service.workers:
+        if not service.has_device_worker:
             service.give_up_ns = now_ns + self._grace_ns()
         self._refresh_alias(service.servable)
 
@@ -149,12 +157,12 @@ class Registration:
         """Take a worker out of every table; its tickets are the core's business."""
         service = worker.service
         if worker.state == states.READY:
-            service.tokens.remove(worker)
+            service.withdraw(worker)
         worker.state = states.GONE
         del self.workers[worker.routing_id]
         del self._by_id[worker.worker_id]
         del service.workers[worker]
-        if not service.workers:
+        if not service.has_device_worker and service.give_up_ns is None:
             service.give_up_ns = now_ns + (0 if service.retired else self._grace_ns())
         self._refresh_alias(service.servable)
         self._core.counters.workers_lost += 1
@@ -170,7 +178,7 @@ class Registration:
         takes_work = [
             service
             for service in versions
-            if any(worker.state == states.READY for worker in service.workers)
+            if any(w.state == states.READY and not w.is_extra for w in service.workers)
         ]
         self.routes[alias] = max(takes_work or versions, key=lambda service: service.version)
 
@@ -193,7 +201,7 @@ class Registration:
             self._beat(now_ns)
         for service in list(self.services.values()):
             if service.give_up_ns is not None and now_ns >= service.give_up_ns:
-                self._give_up(service)
+                self._give_up(service, now_ns)
 
     def _beat(self, now_ns: int) -> None:
         silent_ns = self._interval_ns() * self._core.settings.heartbeat_liveness
@@ -206,11 +214,14 @@ class Registration:
                 self._core.outbox.control(worker.routing_id, control.Heartbeat())
         self._beat_ns = now_ns + self._interval_ns() if self.workers else None
 
-    def _give_up(self, service: Service) -> None:
+    def _give_up(self, service: Service, now_ns: int) -> None:
         key, grace_ms = service.key.decode(), self._core.settings.service_grace_ms
         message = f"service {key} has had no worker for service_grace_ms {grace_ms}"
         if service.retired:
             message = f"service {key} has no worker and gets none: {service.retired}"
+        for worker in list(service.workers):  # extra workers, which can do nothing alone
+            self._core.outbox.control(worker.routing_id, control.Disconnect(message))
+            self._core.worker_lost(worker, now_ns, message)
         self._core.fail_backlog(service, "no_worker", message)
         del self.services[service.key]
         del self.routes[service.key]

@@ -1,4 +1,4 @@
-"""What the core keeps: requests, workers with their credit, and services with their backlog.
+"""What the core keeps: requests, workers with their credit, and services with their lanes.
 
 Theory of operation. A worker announces a *credit*: how many requests it will hold. Each unit that
 is free is a *token*. A service hands out the tokens of its least loaded worker first, so an idle
@@ -6,8 +6,13 @@ device never waits behind a busy one; among equals the one that waited longest i
 comes home with the worker's reply or dies with the worker, never with a deadline: a device is
 never over-committed.
 
-Rule: a service has tokens or a backlog, never both.
-Rule: a worker is in its service's pool if and only if it is READY and has a free token.
+A *lane* is a backlog and the tokens of the workers that take from it. A service has one, which all
+its workers take from. With extra workers, which run only the methods that they offer, it has two:
+the shared lane for these methods, and the device lane, which device workers take from first. So an
+extra worker's calls of models never wait behind requests that wait for an extra worker.
+
+Rule: a lane has tokens or a backlog, never both.
+Rule: a worker is in the pools of its lanes if and only if it is READY and has a free token.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 from protocol import control
+from protocol import head as heads
 
 #: Worker states that the broker sees: READY -> DRAINING -> GONE.
 READY = 0
@@ -38,6 +44,7 @@ class Request:
         "done",
         "frames",
         "head",
+        "lane",
         "request_id",
         "service",
         "since_ns",
@@ -64,13 +71,14 @@ class Request:
         self.frames = frames
         self.body_bytes = sum(map(len, frames))
         self.service = service
+        self.lane = service.lane_of(head)
         self.since_ns = now_ns
         self.deadline_ns = deadline_ns
         #: executions begun so far; at most `attempts_max`
         self.attempt = 0
         #: number of the last attempt, 0 before the first
         self.ticket = 0
-        #: it stands in its service's backlog
+        #: it stands in its lane's backlog
         self.waiting = False
         self.worker: Worker | None = None
         #: answered, cancelled or expired: whatever still comes for it is dropped
@@ -85,6 +93,8 @@ class Worker:
         "generation",
         "heard_ns",
         "in_flight",
+        "is_extra",
+        "lanes",
         "progress",
         "ready",
         "routing_id",
@@ -101,12 +111,17 @@ class Worker:
         service: Service,
         credit: int,
         now_ns: int,
+        is_extra: bool = False,
     ) -> None:
         self.routing_id = routing_id
         self.worker_id = worker_id
         self.generation = generation
         self.service = service
         self.credit = credit
+        #: it runs only the methods that its service's extra workers offer
+        self.is_extra = is_extra
+        #: the lanes that it takes from; its service says which
+        self.lanes: tuple[Lane, ...] = ()
         self.state = READY
         #: ticket -> request; a request that is done stays until its reply brings the token home
         self.in_flight: dict[int, Request] = {}
@@ -118,7 +133,7 @@ class Worker:
 
 
 class TokenPool:
-    """The free tokens of one service, least loaded worker first: O(1), no scan of the workers.
+    """The free tokens of one lane, least loaded worker first: O(1), no scan of the workers.
 
     Workers stand in levels by their number of requests in flight; a bit mask tells which levels
     are occupied.
@@ -164,35 +179,17 @@ class TokenPool:
         return next(iter(self._levels[(mask & -mask).bit_length() - 1]))
 
 
-class Service:
-    """A routing unit `servable/version`: its workers, their tokens, and the backlog."""
+class Lane:
+    """Requests that the same workers take: their backlog, and the free tokens of these workers."""
 
-    __slots__ = (
-        "backlog",
-        "give_up_ns",
-        "key",
-        "queued",
-        "retired",
-        "servable",
-        "tokens",
-        "version",
-        "workers",
-    )
+    __slots__ = ("backlog", "queued", "tokens")
 
-    def __init__(self, key: bytes, servable: str, version: int) -> None:
-        self.key = key
-        self.servable = servable
-        self.version = version
+    def __init__(self) -> None:
         #: waiting requests in order; those that are done are skipped and swept
         self.backlog: deque[Request] = deque()
         #: requests in the backlog that are not done
         self.queued = 0
         self.tokens = TokenPool()
-        self.workers: dict[Worker, None] = {}
-        #: until when requests wait for a worker; None while there is one
-        self.give_up_ns: int | None = None
-        #: why the supervisor starts no more workers, if it said so
-        self.retired: str | None = None
 
     def enqueue(self, request: Request) -> None:
         """Add a request behind all that wait."""
@@ -224,3 +221,89 @@ class Service:
                 self.queued -= 1
                 return request
         return None
+
+
+class Service:
+    """A routing unit `servable/version`: its workers, and the lanes that they take from."""
+
+    __slots__ = (
+        "_device_lane",
+        "_extra_methods",
+        "_shared_lane",
+        "give_up_ns",
+        "key",
+        "lanes",
+        "retired",
+        "servable",
+        "version",
+        "workers",
+    )
+
+    def __init__(self, key: bytes, servable: str, version: int) -> None:
+        self.key = key
+        self.servable = servable
+        self.version = version
+        self.workers: dict[Worker, None] = {}
+        #: until when requests wait for a device worker; None while there is one
+        self.give_up_ns: int | None = None
+        #: why the supervisor starts no more workers, if it said so
+        self.retired: str | None = None
+        self._shared_lane = Lane()
+        self._device_lane: Lane | None = None
+        #: what every extra worker so far offered
+        self._extra_methods: frozenset[bytes] = frozenset()
+        #: in the order in which a device worker takes from them
+        self.lanes: tuple[Lane, ...] = (self._shared_lane,)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait."""
+        return sum(lane.queued for lane in self.lanes)
+
+    @property
+    def has_device_worker(self) -> bool:
+        """Whether somebody is here who runs every method."""
+        return any(not worker.is_extra for worker in self.workers)
+
+    def lane_of(self, head: bytes) -> Lane:
+        """Where a request with this head waits."""
+        if self._device_lane is None or heads.method_of(head) in self._extra_methods:
+            return self._shared_lane
+        return self._device_lane
+
+    def add_worker(self, worker: Worker, methods: frozenset[bytes]) -> None:
+        """Take in a worker and offer its tokens. methods: the names that it offers."""
+        if worker.is_extra:
+            self._split(methods)
+        self.workers[worker] = None
+        worker.lanes = (self._shared_lane,) if worker.is_extra else self.lanes
+        self.offer(worker)
+
+    def offer(self, worker: Worker) -> None:
+        """Offer the worker's free tokens in its lanes."""
+        for lane in worker.lanes:
+            lane.tokens.add(worker)
+
+    def withdraw(self, worker: Worker) -> None:
+        """Withdraw the worker's tokens. Call it before its number in flight changes."""
+        for lane in worker.lanes:
+            lane.tokens.remove(worker)
+
+    def _split(self, methods: frozenset[bytes]) -> None:
+        """Keep what extra workers do not run apart from now on."""
+        if self._device_lane is None:
+            self._extra_methods = methods
+            device_lane = self._device_lane = Lane()
+            self.lanes = (device_lane, self._shared_lane)
+            for worker in self.workers:
+                self.withdraw(worker)
+                worker.lanes = self.lanes
+                if worker.state == READY:
+                    self.offer(worker)
+        self._extra_methods &= methods
+        waiting = [request for request in self._shared_lane.backlog if request.waiting]
+        self._shared_lane.backlog.clear()
+        self._shared_lane.queued = 0
+        for request in waiting:
+            request.lane = self.lane_of(request.head)
+            request.lane.enqueue(request)
