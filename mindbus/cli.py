@@ -231,6 +231,7 @@ def _launches(config: ServeConfig) -> list[ServableLaunch]:
             servable_name=choice.name,
             version=choice.version,
             device_ids=config.device_ids,
+            extra_workers=config.extra_workers,
             device_target=config.device_target,
             backend=config.backend,
             dec_key=dec_key,

@@ -27,6 +27,8 @@ PORT_MAX = 65_535
 GRACE_MS_DEFAULT = 10_000
 GRACE_MS_MAX = 86_400_000
 GATEWAYS_MAX = 64
+#: MindSpore Serving's limit of `num_parallel_workers`.
+EXTRA_WORKERS_MAX = 64
 DEVICE_ID_MAX = 65_535
 REQUESTS_MAX_MAX = 10_000_000
 DEC_KEY_SIZES = (16, 24, 32)
@@ -54,6 +56,7 @@ class ServeConfig:
     run_directory: Path
     servables: tuple[ServableChoice, ...] = ()
     device_ids: tuple[int, ...] = (0,)
+    extra_workers: int = 0
     device_target: str | None = None
     host: str = "127.0.0.1"
     grpc_port: int = GRPC_PORT_DEFAULT
@@ -182,6 +185,12 @@ SETTINGS = (
         is_list=True,
     ),
     Setting("device_ids", "IDS", _device_ids, "one worker per id, such as 0,1 (default: 0)"),
+    Setting(
+        "extra_workers",
+        "N",
+        _whole(0, EXTRA_WORKERS_MAX),
+        "workers of each servable beside those of the devices, for its Python stages (default: 0)",
+    ),
     Setting(
         "device_target",
         "|".join(DEVICE_TARGETS),

@@ -10,6 +10,7 @@ from typing import Any
 
 from protocol import head
 from protocol.errors import RemoteProtocolError
+from workers.stages.checked_model import ModelDescription, read_model_description
 
 #: Backends by the name that a launch document uses: module and class.
 BACKENDS = {
@@ -29,7 +30,9 @@ class Launch:
     """One worker: what it serves, on which device, and where its broker is.
 
     version: resolved, at least 1. version_asked: what it was resolved from; 0 = the newest.
-    device_target: None = the best that is there.
+    device_target: None = the best that is there. device_id: None = an extra worker, without one.
+    models: what the device workers of the service have loaded, by model key; None = this worker
+    loads its models itself. producers_address: where calls of these models go.
     worker_id, generation: the slot and its incarnation. dec_key: never shown, not even by `repr`.
     batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
     """
@@ -39,7 +42,7 @@ class Launch:
     version: int
     version_asked: int
     device_target: str | None
-    device_id: int
+    device_id: int | None
     backend: str
     workers_address: str
     worker_id: str
@@ -48,6 +51,8 @@ class Launch:
     dec_mode: str
     parent_pid: int
     batch_sizes: tuple[int, ...] | None
+    models: Mapping[str, ModelDescription] | None = None
+    producers_address: str = ""
 
     @property
     def service(self) -> str:
@@ -63,7 +68,7 @@ def read_launch(document: Mapping[str, Any]) -> Launch:
         version=_number(document, "version", 1),
         version_asked=_number(document, "version_asked", 0),
         device_target=_optional_text(document, "device_target"),
-        device_id=_number(document, "device_id", 0),
+        device_id=_optional_number(document, "device_id"),
         backend=_one_of(document, "backend", tuple(BACKENDS)),
         workers_address=_text(document, "workers_address"),
         worker_id=_text(document, "worker_id"),
@@ -72,7 +77,11 @@ def read_launch(document: Mapping[str, Any]) -> Launch:
         dec_mode=_one_of(document, "dec_mode", DEC_MODES),
         parent_pid=_number(document, "parent_pid", 0),
         batch_sizes=_sizes(document),
+        models=_models(document),
+        producers_address=_optional_text(document, "producers_address") or "",
     )
+    if launch.models is not None:
+        _text(document, "producers_address")
     try:
         head.service_key(launch.servable_name, launch.version)
     except RemoteProtocolError as error:
@@ -115,6 +124,10 @@ def _number(document: Mapping[str, Any], key: str, least: int) -> int:
     return value
 
 
+def _optional_number(document: Mapping[str, Any], key: str) -> int | None:
+    return None if _field(document, key) is None else _number(document, key, 0)
+
+
 def _key(document: Mapping[str, Any]) -> bytes | None:
     value = _optional_text(document, "dec_key")
     if value is None:
@@ -123,6 +136,16 @@ def _key(document: Mapping[str, Any]) -> bytes | None:
         return base64.b64decode(value, validate=True)
     except binascii.Error:
         raise LaunchError("key 'dec_key' of the launch document is not base64") from None
+
+
+def _models(document: Mapping[str, Any]) -> dict[str, ModelDescription] | None:
+    value = document.get("models")
+    if value is None:
+        return None
+    try:
+        return {key: read_model_description(model) for key, model in value.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise LaunchError("key 'models' of the launch document does not describe models") from None
 
 
 def _sizes(document: Mapping[str, Any]) -> tuple[int, ...] | None:

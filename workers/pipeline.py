@@ -35,6 +35,7 @@ class Pipeline:
 
     on_progress: takes (number, start) of the oldest work that runs, whenever it changes; called
     on both threads. wake_main: called on the device thread when the main thread has to look.
+    is_remote: models are computed elsewhere, so that a run of them is a wait for the device thread.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Pipeline:
         executor: Executor,
         on_progress: Callable[[tuple[int, int]], None],
         wake_main: Callable[[], None],
+        is_remote: bool = False,
     ) -> None:
         self._executor = executor
+        self._is_remote = is_remote
         self._on_progress = on_progress
         self._wake_main = wake_main
         self._scheduler = Scheduler(executor.plans)
@@ -110,7 +113,7 @@ class Pipeline:
         """REQUIRES: the lock."""
         scheduler = self._scheduler
         if scheduler.has_device_rows and not self._is_device_awake:
-            if scheduler.is_next_run_short(is_busy or scheduler.has_python_rows):
+            if self._is_next_run_short(is_busy or scheduler.has_python_rows):
                 work = self._started(scheduler.next_device_work(time.monotonic_ns()))
                 if work is not None:
                     return work
@@ -168,5 +171,9 @@ class Pipeline:
         """REQUIRES: the lock."""
         scheduler = self._scheduler
         can_wake = scheduler.has_device_rows and not self._is_device_awake
-        if can_wake and not scheduler.is_next_run_short(is_busy=False):
+        if can_wake and not self._is_next_run_short(is_busy=False):
             self._wake_device()
+
+    def _is_next_run_short(self, is_busy: bool) -> bool:
+        """This thread may run the next model. REQUIRES: the lock."""
+        return not self._is_remote and self._scheduler.is_next_run_short(is_busy)

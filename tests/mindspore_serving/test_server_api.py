@@ -13,7 +13,7 @@ from mindspore_serving import master as old_master
 from mindspore_serving import server
 from mindspore_serving.server.host import host
 from mindspore_serving.server.merging import Deployment
-from mindspore_serving.server.servables import to_launch, worker_devices
+from mindspore_serving.server.servables import to_launch
 
 ROOT = Path(__file__).parents[2]
 INT = "<class 'int'>"
@@ -172,22 +172,14 @@ def _deployment(devices: tuple[int, ...], workers: int, device_type: str = "none
 
 
 @pytest.mark.parametrize(
-    ("devices", "workers", "is_cpu", "expected"),
-    [
-        ((0,), 0, True, (0,)),
-        ((), 1, True, (0,)),
-        ((), 3, True, (0, 1, 2)),
-        ((3, 1), 1, False, (3, 1)),
-        ((1,), 3, True, (0, 1, 2)),
-        ((5, 6), 4, True, (0, 1, 5, 6)),
-        ((1, 2), 4, False, (1, 2)),
-        ((), 2, False, (0, 1)),
-    ],
+    ("devices", "workers", "expected"),
+    [((0,), 0, 0), ((0,), 1, 0), ((3, 1), 1, 0), ((1,), 3, 2), ((5, 6), 4, 2), ((), 3, 3)],
 )
-def test_parallel_workers_beyond_the_devices_are_slots_of_the_cpu(
-    devices: tuple[int, ...], workers: int, is_cpu: bool, expected: tuple[int, ...]
+def test_parallel_workers_beyond_the_devices_are_extra_workers(
+    devices: tuple[int, ...], workers: int, expected: int
 ) -> None:
-    assert worker_devices(_deployment(devices, workers), is_cpu) == expected
+    launch = to_launch(_deployment(devices, workers), "numpy", ("ascend", "cpu"))
+    assert (launch.device_ids, launch.extra_workers) == (devices, expected)
 
 
 @pytest.mark.parametrize(
@@ -206,4 +198,4 @@ def test_a_launch_names_the_target_where_it_is_known(
 ) -> None:
     launch = to_launch(_deployment(devices, 1, device_type), "numpy", available)
     assert (launch.device_target, launch.backend) == (target, "numpy")
-    assert (launch.servable_name, launch.version, launch.device_ids) == ("add", 1, (0,))
+    assert (launch.servable_name, launch.version, launch.device_ids) == ("add", 1, devices)

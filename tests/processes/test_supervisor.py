@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,43 @@ def test_a_slot_that_cannot_boot_again_is_given_up_and_the_others_go_on(world: W
     assert server.status()["state"] == "serving"
 
 
+def test_extra_workers_start_once_the_device_workers_have_loaded(world: World) -> None:
+    server = world.server()
+    launch = replace(world.servable(), device_ids=(0, 1), extra_workers=2)
+    server.start_servables([launch])
+    assert [s["slot"] for s in server.status()["slots"] if s["kind"] == "worker"] == [
+        "add/1/device0",
+        "add/1/device1",
+        "add/1/extra0",
+        "add/1/extra1",
+    ]
+    document = json.loads((world.servables / "add" / "document.1.json").read_text())
+    assert document["device_id"] is None
+    assert document["models"] == {}
+    assert document["producers_address"] == f"ipc://{world.run_directory}/producers.ipc"
+    server.stop()
+    workers = [event for event in world.events() if "gateway" not in event]
+    assert {event[:5] for event in workers[:2]} == {"extra"}
+    assert {event[:6] for event in workers[2:]} == {"device"}
+
+
+def test_extra_workers_go_with_the_last_device_worker_of_their_servable(world: World) -> None:
+    server = world.server()
+    launch = replace(world.servable("bad"), extra_workers=1)
+    server.start_servables([launch, world.servable("good")])
+    os.kill(slot(server, "bad/1/device0")["pid"], signal.SIGTERM)
+    wait_for_state(server, "bad/1/device0", "VACANT", 1)
+    wait_for_state(server, "bad/1/extra0", "VACANT", 1)
+    assert server.status()["state"] == "serving"
+
+
+def test_a_server_without_device_workers_ends_though_extra_workers_live(world: World) -> None:
+    server = world.server()
+    server.start_servables([replace(world.servable(), extra_workers=1)])
+    os.kill(slot(server, "add/1/device0")["pid"], signal.SIGTERM)
+    assert server.wait() == 0
+
+
 def test_a_server_whose_last_slot_failed_ends_with_an_error(world: World) -> None:
     server = world.server()
     server.start_servables([world.servable()])
@@ -340,7 +378,7 @@ def test_stop_closes_the_doors_then_drains_the_workers_then_ends_the_gateway(
     events = world.run_directory / "events"
     (world.servables / "add" / "events").symlink_to(events)
     server.stop()
-    assert events.read_text().splitlines() == ["gateway drain", "worker draining", "gateway end"]
+    assert events.read_text().splitlines() == ["gateway drain", "device0 draining", "gateway end"]
     assert server.wait() == 0
 
 

@@ -224,6 +224,60 @@ def test_a_mindspore_worker_computes_and_drains_on_sigterm(place, broker, start)
     assert code == 0, err
 
 
+def test_a_worker_without_a_device_refuses_models_that_would_need_one(place, start):
+    worker = start(place.document(device_id=None, device_target="Ascend"))
+    assert worker.report() == {"state": "loading"}
+    assert worker.report() == {
+        "state": "failed",
+        "error": "Servable 'add' has models declared by declare_model, but parameter 'device_ids' "
+        "of ServableStartConfig is not set in Serving startup script when the device target is "
+        "not CPU",
+    }
+    assert worker.exit()[0] == 3
+
+
+def test_a_worker_without_a_device_serves_python_whatever_the_device_target_is(
+    place, broker, start
+):
+    place.config.write_text(
+        "from workers.servable.registry import add_stage, register_method\n"
+        "def same(x):\n"
+        "    return x\n"
+        "@register_method(output_names=['y'])\n"
+        "def echo(x):\n"
+        "    return add_stage(same, x, outputs_count=1)\n"
+    )
+    start(place.document(device_id=None, device_target="Ascend"))
+    assert not broker.admit().is_extra
+    _, frames = broker.ask(1, "echo", {"x": X1})
+    assert values_of(frames) == [{"y": X1.tolist()}]
+
+
+def test_an_extra_worker_whose_model_nobody_has_loaded_says_which(place, start):
+    worker = start(place.document(device_id=None, models={}, producers_address=place.address))
+    assert worker.report() == {"state": "loading"}
+    text = "model 'add.json' is declared, but device workers have not loaded it"
+    assert worker.report() == {"state": "failed", "error": text}
+
+
+def test_a_device_worker_tells_what_extra_workers_need(place, broker, start):
+    worker = start(place.document())
+    ready = broker.admit()
+    assert not ready.is_extra
+    assert "@call_add.json_0" in {method.name for method in ready.methods}
+    assert worker.report() == {"state": "loading"}
+    report = worker.report()
+    assert sorted(report["python_methods"]) == ["batch_length", "counted", "gated", "zeros"]
+    specs = [["x1", "float32", [4, 2, 2]], ["x2", "float32", [4, 2, 2]]]
+    assert report["models"] == {
+        "add.json": {
+            "inputs": [specs],
+            "outputs": [[["y", "float32", [4, 2, 2]]]],
+            "batch_sizes": [4],
+        }
+    }
+
+
 # ---------------------------------------------------------------- inside of another process
 
 

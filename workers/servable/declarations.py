@@ -78,12 +78,13 @@ class FunctionStage:
 
 @dataclass(frozen=True, slots=True)
 class ModelStage:
-    """Subgraph 0 of a declared model, by the model's key."""
+    """A subgraph of a declared model, by the model's key."""
 
     model_key: str
     inputs: tuple[Placeholder, ...]
     outputs_count: int
     tag: str
+    subgraph: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,11 @@ class MethodDeclaration:
     outputs: tuple[str, ...]
     stages: tuple[Stage, ...]
     returns: tuple[Placeholder, ...]
+
+    @property
+    def has_python(self) -> bool:
+        """Some stage is no model, so extra workers can help with it."""
+        return any(not isinstance(stage, ModelStage) for stage in self.stages)
 
 
 class StageCounts(NamedTuple):

@@ -44,6 +44,8 @@ class ChildSpec:
 
     document: settings for stdin, without what differs from one process to the next.
     channel: REPORT_FD or CONTROL_FD. servable, version, device: for workers, shown in the status.
+    extra: number of an extra worker, which has no device. needs_devices: its models are on the
+    device workers of its service.
     """
 
     slot: str
@@ -55,6 +57,8 @@ class ChildSpec:
     servable: str = ""
     version: int = 0
     device: int | None = None
+    extra: int | None = None
+    needs_devices: bool = False
 
 
 def python_command(*arguments: str) -> tuple[str, ...]:

@@ -80,6 +80,15 @@ class Crew:
             assert spec.slot not in self.members, spec.slot
             self.members[spec.slot] = Member(spec, self._chance)
 
+    def device_workers(self, spec: ChildSpec) -> list[Member]:
+        """The slots of the workers of a service that have its models."""
+        return [
+            member
+            for member in self.of_kind(WORKER)
+            if (member.spec.servable, member.spec.version) == (spec.servable, spec.version)
+            and not member.spec.needs_devices
+        ]
+
     def of_kind(self, kind: str) -> list[Member]:
         """The slots of one kind."""
         return [member for member in self.members.values() if member.spec.kind == kind]
@@ -196,6 +205,7 @@ class Crew:
                 self.doors.gateway_started(member.slot.name)
                 self.flush_doors()
             case "ready":
+                member.report = report
                 member.device = report.get("device")
                 member.note_producers(report)
                 self._note_ready(member, now_ns)
@@ -299,16 +309,23 @@ class Crew:
             self._observer.doors_changed()
 
     def _retire_if_last(self, member: Member) -> None:
-        """Tell the broker when the last slot of a service is gone for good."""
+        """Tell the broker when the last device worker of a service is gone for good.
+
+        Its extra workers go, too: they can do nothing alone.
+        """
         spec = member.spec
-        peers = [
-            peer
-            for peer in self.of_kind(WORKER)
-            if (peer.spec.servable, peer.spec.version) == (spec.servable, spec.version)
-        ]
-        if peers and all(peer.slot.is_gone for peer in peers):
-            reason = f"slot {spec.slot} is {member.slot.state}, last exit: {member.last_exit}"
-            self._losses.retire(f"{spec.servable}/{spec.version}", reason)
+        peers = self.device_workers(spec)
+        if spec.kind != WORKER or spec.needs_devices:
+            return
+        if not all(peer.slot.is_gone for peer in peers):
+            return
+        reason = f"slot {spec.slot} is {member.slot.state}, last exit: {member.last_exit}"
+        self._losses.retire(f"{spec.servable}/{spec.version}", reason)
+        for other in self.of_kind(WORKER):
+            if (other.spec.servable, other.spec.version) == (spec.servable, spec.version):
+                other.slot.retire()
+                if other.child is not None and other.slot.state != slots.DRAINING:
+                    self._terminate(other, time.monotonic_ns())
 
     # ------------------------------------------------------------ going down
 
@@ -318,10 +335,10 @@ class Crew:
         match stop_policy.next_rung([member.presence for member in present], now_ns, deadline_ns):
             case stop_policy.CLOSE_DOORS:
                 self._close_doors(present, now_ns, deadline_ns)
+            case stop_policy.DRAIN_EXTRA_WORKERS:
+                self._drain([member for member in present if member.spec.needs_devices], now_ns)
             case stop_policy.DRAIN_WORKERS:
-                for member in present:
-                    if member.spec.kind == WORKER and member.slot.state != slots.DRAINING:
-                        self._terminate(member, now_ns)
+                self._drain([member for member in present if member.spec.kind == WORKER], now_ns)
             case stop_policy.LEAVE:
                 for member in present:
                     self._tell_to_leave(member, now_ns)
@@ -332,6 +349,11 @@ class Crew:
             case stop_policy.DONE:
                 return True
         return False
+
+    def _drain(self, members: Sequence[Member], now_ns: int) -> None:
+        for member in members:
+            if member.slot.state != slots.DRAINING:
+                self._terminate(member, now_ns)
 
     def _close_doors(self, present: Sequence[Member], now_ns: int, deadline_ns: int) -> None:
         grace_ms = stop_policy.doors_grace_ms((deadline_ns - now_ns) // NS_PER_MS)

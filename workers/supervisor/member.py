@@ -27,6 +27,8 @@ class Member:
         self.last_exit: str | None = None
         #: What the latest process said was wrong.
         self.error: str | None = None
+        #: What the process reported when it was READY.
+        self.report: Mapping[str, Any] = {}
         #: The device that the process reported, which is the truth; the slot's is the wish.
         self.device: dict[str, Any] | None = None
         #: Addresses of the broker in this process for direct clients, ports resolved.
@@ -39,7 +41,7 @@ class Member:
     @property
     def presence(self) -> ChildPresence:
         """What the stop policy sees. REQUIRES: a process is here."""
-        return ChildPresence(self.spec.kind, self.is_serving)
+        return ChildPresence(self.spec.kind, self.is_serving, self.spec.needs_devices)
 
     def facts(self) -> dict[str, object]:
         """What a log line about the process says. REQUIRES: a process is here."""

@@ -18,8 +18,16 @@ class StartError(RuntimeError):
 
 
 def worker_failure_text(servable: str, device: int | None, error: str) -> str:
-    """A worker reported why it cannot serve."""
+    """A device worker reported why it cannot serve."""
     return f"Fail to start workers: {{servable name:{servable}, device id:{device}, <{error}>}}"
+
+
+def extra_worker_failure_text(servable: str, version: int, extra: int, error: str) -> str:
+    """An extra worker reported why it cannot serve."""
+    return (
+        f"Fail to start workers: {{servable:{servable}, version:{version}, extra:{extra}, "
+        f"<{error}>}}"
+    )
 
 
 def worker_death_text(slot: str, exit_text: str) -> str:
@@ -41,6 +49,8 @@ def start_failure_text(spec: ChildSpec, error: str | None, last_exit: str | None
     """Why a first start failed. error: what the child said itself, which is worth more."""
     if spec.kind != WORKER:
         return f"Fail to start {spec.slot}: {error or last_exit}"
+    if error is not None and spec.extra is not None:
+        return extra_worker_failure_text(spec.servable, spec.version, spec.extra, error)
     if error is not None:
         return worker_failure_text(spec.servable, spec.device, error)
     return worker_death_text(spec.slot, last_exit or "no exit yet")

@@ -49,7 +49,9 @@ class _Start:
 
     slots: frozenset[str]
     waiting: set[str]
-    future: Future[None]
+    #: What each slot's process reported.
+    reports: dict[str, Mapping[str, Any]]
+    future: Future[dict[str, Mapping[str, Any]]]
 
 
 class Supervisor:
@@ -93,12 +95,12 @@ class Supervisor:
         """Begin to supervise; the thread keeps the program alive until `stop`."""
         self._thread.start()
 
-    def add(self, specs: Sequence[ChildSpec]) -> Future[None]:
-        """Fill new slots. The future is done when all are READY.
+    def add(self, specs: Sequence[ChildSpec]) -> Future[dict[str, Mapping[str, Any]]]:
+        """Fill new slots. The future is done when all are READY: what each of them reported.
 
         StartError: one of them failed; the server has gone down by then.
         """
-        future: Future[None] = Future()
+        future: Future[dict[str, Mapping[str, Any]]] = Future()
         return self._hand_in(future, lambda: self._add(specs, future))
 
     def open_door(self, door: Door) -> Future[str]:
@@ -188,7 +190,7 @@ class Supervisor:
     def _stop_if_gone(self) -> None:
         """A server all of whose workers, gateways or brokers are gone for good serves nobody."""
         for kind in stop_policy.KINDS:
-            members = self._crew.of_kind(kind)
+            members = [m for m in self._crew.of_kind(kind) if not m.spec.needs_devices]
             if not members or not all(member.slot.is_gone for member in members):
                 continue
             has_failed = any(member.slot.state == slots.FAILED for member in members)
@@ -207,7 +209,9 @@ class Supervisor:
 
     # ------------------------------------------------------------ jobs
 
-    def _add(self, specs: Sequence[ChildSpec], future: Future[None]) -> None:
+    def _add(
+        self, specs: Sequence[ChildSpec], future: Future[dict[str, Mapping[str, Any]]]
+    ) -> None:
         taken = [spec.slot for spec in specs if spec.slot in self._crew.members]
         if taken:
             future.set_exception(StartError(f"slot {taken[0]} is there already"))
@@ -215,7 +219,7 @@ class Supervisor:
             future.set_exception(self.failure or StartError(SIGNAL_TEXT))
         else:
             names = [spec.slot for spec in specs]
-            self._starts.append(_Start(frozenset(names), set(names), future))
+            self._starts.append(_Start(frozenset(names), set(names), {}, future))
             self._crew.add(specs)
 
     def _open_door(self, door: Door, future: Future[str]) -> None:
@@ -248,10 +252,12 @@ class Supervisor:
         if self._stop_deadline_ns is not None:
             return
         for start in list(self._starts):
-            start.waiting.discard(member.slot.name)
+            if member.slot.name in start.waiting:
+                start.waiting.remove(member.slot.name)
+                start.reports[member.slot.name] = member.report
             if not start.waiting:
                 self._starts.remove(start)
-                start.future.set_result(None)
+                start.future.set_result(start.reports)
 
     def slot_failing(self, member: Member) -> None:
         """A process failed; if it belongs to a first start, that start is over for all."""
