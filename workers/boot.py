@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import os
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from telemetry.log import get_logger
 from workers.backends.base import Backend, BackendError, DeviceReport
@@ -22,7 +22,7 @@ from workers.model_calls import ModelCalls
 from workers.servable.call_methods import call_method
 from workers.servable.declarations import ModelDeclaration, ServableDeclaration
 from workers.servable.loader import import_servable, resolve_version, version_directory
-from workers.stages.checked_model import CheckedModel, ModelDescription
+from workers.stages.checked_model import CheckedModel, ModelDescription, read_model_description
 from workers.stages.executor import Executor
 from workers.stages.model_runner import ModelRunner
 from workers.stages.remote_model import RemoteModel
@@ -86,24 +86,29 @@ def boot(launch: Launch, signals: ProcessSignals | None = None) -> Servable:
     return Servable(declaration, runners, executor, device)
 
 
-def _boot_without_models(launch: Launch, described: Mapping[str, ModelDescription]) -> Servable:
+def _boot_without_models(launch: Launch, described: Mapping[str, Any]) -> Servable:
     """Import the servable of an extra worker, whose models are elsewhere."""
     declaration = _declare(launch)
     calls = ModelCalls(launch.producers_address, launch.service.encode())
     try:
         models = {
-            key: RemoteModel(model, described[key], calls.send)
+            key: RemoteModel(model, _description(key, described), calls.send)
             for key, model in declaration.models.items()
         }
         executor = _make_executor(declaration, models)
-    except KeyError as error:
-        raise BootError(
-            f"model {error} is declared, but device workers have not loaded it"
-        ) from None
     except RuntimeError as error:
         raise BootError(str(error)) from None
     log.info("servable imported", service=launch.service, models=len(models))
     return Servable(declaration, models, executor, DeviceReport("CPU", 0), calls)
+
+
+def _description(key: str, described: Mapping[str, Any]) -> ModelDescription:
+    if key not in described:
+        raise BootError(f"model '{key}' is declared, but device workers have not loaded it")
+    try:
+        return read_model_description(described[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BootError(f"what device workers say of model '{key}' is unclear: {error}") from None
 
 
 def _boot_without_device(launch: Launch) -> Servable:

@@ -10,7 +10,6 @@ from typing import Any
 
 from protocol import head
 from protocol.errors import RemoteProtocolError
-from workers.stages.checked_model import ModelDescription, read_model_description
 
 #: Backends by the name that a launch document uses: module and class.
 BACKENDS = {
@@ -31,8 +30,9 @@ class Launch:
 
     version: resolved, at least 1. version_asked: what it was resolved from; 0 = the newest.
     device_target: None = the best that is there. device_id: None = an extra worker, without one.
-    models: what the device workers of the service have loaded, by model key; None = this worker
-    loads its models itself. producers_address: where calls of these models go.
+    models: what the device workers of the service have loaded, by model key (as
+    `ModelDescription.as_document`); None = this worker loads its models itself.
+    producers_address: where calls of these models go.
     worker_id, generation: the slot and its incarnation. dec_key: never shown, not even by `repr`.
     batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
     """
@@ -51,7 +51,7 @@ class Launch:
     dec_mode: str
     parent_pid: int
     batch_sizes: tuple[int, ...] | None
-    models: Mapping[str, ModelDescription] | None = None
+    models: Mapping[str, Any] | None = None
     producers_address: str = ""
 
     @property
@@ -138,14 +138,11 @@ def _key(document: Mapping[str, Any]) -> bytes | None:
         raise LaunchError("key 'dec_key' of the launch document is not base64") from None
 
 
-def _models(document: Mapping[str, Any]) -> dict[str, ModelDescription] | None:
+def _models(document: Mapping[str, Any]) -> dict[str, Any] | None:
     value = document.get("models")
-    if value is None:
-        return None
-    try:
-        return {key: read_model_description(model) for key, model in value.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise LaunchError("key 'models' of the launch document does not describe models") from None
+    if value is not None and not isinstance(value, dict):
+        raise LaunchError(f"key 'models' of the launch document is {value!r}, not a map")
+    return value
 
 
 def _sizes(document: Mapping[str, Any]) -> tuple[int, ...] | None:

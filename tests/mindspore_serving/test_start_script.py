@@ -140,7 +140,7 @@ sys.stdin.read()
 
 
 FAILED_START = (
-    "Fail to start workers: {servable name:broken, device id:0, "
+    "Fail to start workers: {servable:broken, version:1, extra:0, "
     "<import broken.servable_config failed, why>}"
 )
 FAILED_DOOR = (

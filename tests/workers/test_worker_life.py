@@ -253,29 +253,20 @@ def test_a_worker_without_a_device_serves_python_whatever_the_device_target_is(
     assert values_of(frames) == [{"y": X1.tolist()}]
 
 
-def test_an_extra_worker_whose_model_nobody_has_loaded_says_which(place, start):
-    worker = start(place.document(device_id=None, models={}, producers_address=place.address))
+@pytest.mark.parametrize(
+    ("models", "text"),
+    [
+        ({}, "model 'add.json' is declared, but device workers have not loaded it"),
+        (
+            {"add.json": {"inputs": []}},
+            "what device workers say of model 'add.json' is unclear: 'outputs'",
+        ),
+    ],
+)
+def test_an_extra_worker_whose_models_are_unknown_says_which(place, start, models, text):
+    worker = start(place.document(device_id=None, models=models, producers_address=place.address))
     assert worker.report() == {"state": "loading"}
-    text = "model 'add.json' is declared, but device workers have not loaded it"
     assert worker.report() == {"state": "failed", "error": text}
-
-
-def test_a_device_worker_tells_what_extra_workers_need(place, broker, start):
-    worker = start(place.document())
-    ready = broker.admit()
-    assert not ready.is_extra
-    assert "@call_add.json_0" in {method.name for method in ready.methods}
-    assert worker.report() == {"state": "loading"}
-    report = worker.report()
-    assert sorted(report["python_methods"]) == ["batch_length", "counted", "gated", "zeros"]
-    specs = [["x1", "float32", [4, 2, 2]], ["x2", "float32", [4, 2, 2]]]
-    assert report["models"] == {
-        "add.json": {
-            "inputs": [specs],
-            "outputs": [[["y", "float32", [4, 2, 2]]]],
-            "batch_sizes": [4],
-        }
-    }
 
 
 # ---------------------------------------------------------------- inside of another process
