@@ -20,10 +20,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
 from typing import Any
 
 from broker import service as states
+from broker.admission import Admission, Settings
 from broker.deadlines import Deadlines
 from broker.invariants import check
 from broker.outbox import Outbox
@@ -37,40 +37,28 @@ from protocol.errors import RemoteProtocolError
 NS_PER_MS = 1_000_000
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Limits of a broker; the defaults and their sources are in `protocol.limits`."""
-
-    requests_max: int = limits.REQUESTS_MAX_DEFAULT
-    request_bytes_max: int = limits.REQUEST_BYTES_MAX_DEFAULT
-    body_bytes_max: int = limits.BODY_BYTES_MAX
-    budget_ms_default: int = limits.BUDGET_MS_DEFAULT
-    attempts_max: int = limits.ATTEMPTS_MAX
-    heartbeat_interval_ms: int = limits.HEARTBEAT_INTERVAL_MS
-    heartbeat_liveness: int = limits.HEARTBEAT_LIVENESS
-    service_grace_ms: int = limits.SERVICE_GRACE_MS
-
-
 class Core:
     """The state of one broker. `check_invariants` holds between any two calls."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.admission = Admission(settings)
         self.outbox = Outbox()
         self.counters = Counters()
         self.registration = Registration(self)
         self._clients: dict[Hashable, dict[int, Request]] = {}
         self._deadlines = Deadlines()
-        self._requests = 0
-        self._request_bytes = 0
         self._ticket = 0
-        self._draining = False
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
         self._others: dict[int, Callable[[Hashable, bytes], None]] = {
             heads.CANCEL: self._receive_cancel,
             heads.HEARTBEAT: self._receive_probe,
             heads.STATS: self._receive_stats,
         }
+
+    @property
+    def settings(self) -> Settings:
+        """The limits as they are now."""
+        return self.admission.settings
 
     # ------------------------------------------------------------ from clients
 
@@ -106,20 +94,16 @@ class Core:
         service = self.registration.routes.get(heads.service_of(head))
         if service is None:
             return self._refuse(client, head, *self._no_service(head))
-        if self._draining:
-            return self._refuse(client, head, "draining", "the broker is going down")
-        if self._requests >= self.settings.requests_max:
-            return self._refuse(client, head, "queue_full", self._queue_full())
+        refusal = self.admission.refusal(head, frames, service)
+        if refusal is not None:
+            return self._refuse(client, head, *refusal)
         budget_ms = min(budget_ms or self.settings.budget_ms_default, limits.BUDGET_MS_MAX)
         deadline_ns = now_ns + budget_ms * NS_PER_MS
         request = Request(client, request_id, head, frames, service, now_ns, deadline_ns)
-        if not self._has_room(request):
-            return None
         if outstanding is None:
             outstanding = self._clients[client] = {}
         outstanding[request_id] = request
-        self._requests += 1
-        self._request_bytes += request.body_bytes
+        self.admission.take(request.body_bytes)
         self._deadlines.add(request)
         self.counters.accepted += 1
         worker = request.lane.tokens.least_loaded()
@@ -128,28 +112,6 @@ class Core:
         else:
             self._dispatch(request, worker, now_ns)
         return None
-
-    def _has_room(self, request: Request) -> bool:
-        size, settings = request.body_bytes, self.settings
-        if size > settings.body_bytes_max:
-            self._refuse(
-                request.client,
-                request.head,
-                "body_too_large",
-                f"body of {size} B exceeds body_bytes_max {settings.body_bytes_max} "
-                f"(service {request.service.key.decode()})",
-            )
-            return False
-        if self._request_bytes + size > settings.request_bytes_max:
-            self._refuse(
-                request.client,
-                request.head,
-                "queue_bytes_full",
-                f"body of {size} B and the {self._request_bytes} B that are held exceed "
-                f"request_bytes_max {settings.request_bytes_max}",
-            )
-            return False
-        return True
 
     def _receive_other(self, client: Hashable, head: bytes) -> None:
         """A parcel that is no request: rare, so it may cost more."""
@@ -319,8 +281,7 @@ class Core:
         if not outstanding:
             del self._clients[request.client]
         self._deadlines.discard(request)
-        self._requests -= 1
-        self._request_bytes -= request.body_bytes
+        self.admission.release(request.body_bytes)
         request.frames = []
         if request.waiting:
             request.lane.leave_backlog(request)
@@ -360,18 +321,15 @@ class Core:
 
     def load(self) -> tuple[int, int]:
         """Requests and body bytes that are held."""
-        return self._requests, self._request_bytes
+        return self.admission.requests, self.admission.request_bytes
 
     def drain(self) -> None:
         """Refuse new requests from now on; what is held is finished."""
-        self._draining = True
+        self.admission.is_draining = True
 
     def set_requests_max(self, requests_max: int) -> None:
         """Change the limit of requests while running (`set_max_enqueued_requests`)."""
-        self.settings = replace(self.settings, requests_max=requests_max)
-
-    def _queue_full(self) -> str:
-        return f"enqueued requests count exceeds the limit {self.settings.requests_max}"
+        self.admission.set_requests_max(requests_max)
 
     def _no_service(self, head: bytes) -> tuple[str, str]:
         key = heads.service_of(head)

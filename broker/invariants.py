@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 from broker import service as states
 from broker.service import Request, Service
+from protocol import head as heads
+from protocol import limits
 
 if TYPE_CHECKING:
     from broker.core import Core
+
+CALL_PREFIX = heads.CALL_PREFIX.encode()
 
 
 def check(core: Core) -> None:
@@ -31,7 +35,9 @@ def _check_totals(core: Core, held: list[Request]) -> None:
     assert core.load() == (len(held), sum(request.body_bytes for request in held))
     assert len(core._deadlines) == len(held), "every held request has its deadline"
     # I6: limits
-    assert len(held) <= core.settings.requests_max
+    calls = sum(heads.method_of(request.head).startswith(CALL_PREFIX) for request in held)
+    assert len(held) - calls <= core.settings.requests_max
+    assert len(held) <= core.settings.requests_max + limits.CALLS_RESERVE
     assert core.load()[1] <= core.settings.request_bytes_max
 
 

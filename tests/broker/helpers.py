@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from protocol import control
 from protocol import head as heads
 from protocol.native import decode_failure

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from protocol import control
 from protocol import head as heads
 from protocol.native import decode_failure, unpack_meta

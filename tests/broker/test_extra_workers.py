@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from broker.core import Core
-from protocol import control
+from protocol import control, limits
 from tests.broker.helpers import (
     MS,
     answers,
@@ -47,6 +47,13 @@ def test_a_method_that_an_extra_worker_offers_goes_to_either_worker(core: Core) 
     send(core, 1)
     send(core, 2)
     assert {worker for worker, _, _ in dispatched(core)} == {b"w1", b"e1"}
+
+
+def test_an_idle_device_worker_is_preferred_to_an_idle_extra_worker(core: Core) -> None:
+    for number in range(1, 4):
+        send(core, number)
+        assert dispatched(core) == [(b"w1", number, b"%d" % number)]
+        core.receive_from_worker(b"w1", reply(number), 0)
 
 
 def test_a_method_that_no_extra_worker_offers_waits_for_the_device_worker(core: Core) -> None:
@@ -180,3 +187,26 @@ def test_a_drained_extra_worker_gets_nothing_more(core: Core) -> None:
     for number in (1, 2):
         send(core, number)
     assert dispatched(core) == [(b"w1", 1, b"1")]
+
+
+def test_a_draining_broker_takes_the_calls_that_finish_what_it_accepted(core: Core) -> None:
+    core.drain()
+    send(core, 1)
+    send(core, 2, CALL)
+    assert answers(core) == [(b"c", 1, "draining")]
+    core.receive_from_client(b"c", request(3, method=CALL), 0)
+    core.receive_from_worker(b"w1", reply(1), 0)
+    assert answers(core) == [(b"c", 2, b"answer")]
+
+
+def test_a_full_broker_takes_calls_out_of_a_reserve_that_has_an_end() -> None:
+    core = broker_with_worker(requests_max=2)
+    for number in range(1, 4):
+        send(core, number)
+    assert answers(core) == [(b"c", 3, "queue_full")]
+    for number in range(10, 10 + limits.CALLS_RESERVE):
+        send(core, number, CALL)
+    assert answers(core) == []
+    send(core, 5_000, CALL)
+    assert answers(core) == [(b"c", 5_000, "queue_full")]
+    core.check_invariants()

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import zmq
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from broker.switch import IPC_PATH_BYTES_MAX, Switch
 from protocol import control
 from protocol import head as heads

@@ -19,7 +19,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from broker.deadlines import TICK_NS
 from protocol import control
 from protocol import head as heads

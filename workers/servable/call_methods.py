@@ -7,13 +7,13 @@ them, too.
 
 from __future__ import annotations
 
-from protocol import limits
+from protocol import head, limits
 from workers.servable.declarations import MethodDeclaration, ModelStage, Placeholder
 
 
 def call_method_name(model_key: str, subgraph: int) -> str:
     """The name of the method that is one subgraph of a model."""
-    return f"@call_{model_key}_{subgraph}"
+    return f"{head.CALL_PREFIX}{model_key}_{subgraph}"
 
 
 def input_names(count: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Python stages and a model of known cost, on the numpy backend.
 
 A batch of 4 takes the device DEVICE_MS. `waiting_…` stages sleep as long as that per batch, so that
-Python and device have equal shares; `burning` is CPU-bound Python, about 5 ms per instance.
+Python and device have equal shares; `burning` is CPU-bound Python, 10 to 20 ms per instance.
 """
 
 import time
@@ -13,8 +13,8 @@ from mindspore_serving.server import register
 DEVICE_MS = 20
 BATCH = 4
 
-#: Turns of a loop; about 5 ms of one core.
-BURN_TURNS = 100_000
+#: Turns of a loop; 10 to 20 ms of one core.
+BURN_TURNS = 500_000
 
 device = register.declare_model("device.json", "MindIR", with_batch_dim=True)
 quick = register.declare_model("quick.json", "MindIR", with_batch_dim=True)
