@@ -1,4 +1,4 @@
-"""The command line: `mindbus serve | status | stop | infer | version`."""
+"""The command line: `mindbus serve | status | stop | restart | infer | version`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mindbus.config import (
     read_dec_key,
     read_run_directory,
 )
-from mindbus.runtime_client import NotRunningError, RuntimeClient
+from mindbus.runtime_client import NotRunningError, RefusedError, RuntimeClient
 from workers.supervisor.child import CODE_ROOT
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `mindbus` and of `python -m mindbus`. Returns the exit code."""
     try:
         return _run(arguments)
-    except (ConfigError, NotRunningError) as error:
+    except (ConfigError, NotRunningError, RefusedError) as error:
         _complain(str(error))
         return EXIT_ERROR
     except ModuleNotFoundError as error:
@@ -85,7 +85,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mindbus import infer_command
+    from mindbus import infer_command, restart_command
 
     parser = argparse.ArgumentParser(
         prog="mindbus", description="Serves MindSpore models over gRPC, REST and ZeroMQ."
@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"time to finish running requests (default: {GRACE_MS_DEFAULT})",
     )
     stop.set_defaults(run=_stop, parser=stop)
+    restart_command.add_parser(commands)
     infer_command.add_parser(commands)
     show_version = commands.add_parser("version", help="show the version")
     show_version.set_defaults(run=_version, parser=show_version)

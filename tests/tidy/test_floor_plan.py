@@ -76,6 +76,7 @@ SHELLS = {
     "workers/supervisor/control_listener.py",
     "workers/supervisor/crew.py",
     "workers/supervisor/loss_reporter.py",
+    "workers/supervisor/roll_runner.py",
     "workers/supervisor/run_directory.py",
     "workers/supervisor/start_error.py",
     "workers/supervisor/supervisor.py",

@@ -23,7 +23,7 @@ from workers.supervisor.door_table import DoorTable, Settled
 from workers.supervisor.json_lines import LineError
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
-from workers.supervisor.restart_policy import GiveUp, Kill, RestartLimits, Spawn, Terminate
+from workers.supervisor.restart_policy import GiveUp, Kill, RestartLimits, Spawn
 from workers.supervisor.slot import NS_PER_MS
 from workers.supervisor.start_error import exit_text
 from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
@@ -74,11 +74,14 @@ class Crew:
         #: Commands that every gateway, also one that starts later, must have been given.
         self._standing_commands: dict[str, Mapping[str, Any]] = {}
 
-    def add(self, specs: Sequence[ChildSpec]) -> None:
-        """Have more slots; the policy fills them. REQUIRES: their names are new."""
+    def add(self, specs: Sequence[ChildSpec], generation: int = 0) -> None:
+        """Have more slots; the policy fills them. REQUIRES: their names are new.
+
+        generation: of the processes that those in these slots take the place of.
+        """
         for spec in specs:
             assert spec.slot not in self.members, spec.slot
-            self.members[spec.slot] = Member(spec, self._chance)
+            self.members[spec.slot] = Member(spec, self._chance, generation)
 
     def device_workers(self, spec: ChildSpec) -> list[Member]:
         """The slots of the workers of a service that have its models."""
@@ -107,28 +110,30 @@ class Crew:
 
     def next_timer_ns(self) -> int | None:
         """When `follow_policy` is due even if nothing happens."""
-        return restart_policy.next_timer_ns(self._snapshots(), self._limits)
+        return restart_policy.next_timer_ns(self.snapshots().values(), self._limits)
 
-    def _snapshots(self) -> list[slots.SlotSnapshot]:
-        return [member.slot.snapshot() for member in self.members.values()]
+    def snapshots(self) -> dict[str, slots.SlotSnapshot]:
+        """What policies see of the slots, by name."""
+        return {name: member.slot.snapshot() for name, member in self.members.items()}
 
     # ------------------------------------------------------------ while the server runs
 
     def follow_policy(self, now_ns: int) -> None:
         """Do what the restart policy names, until it names nothing more."""
-        while action := restart_policy.next_action(self._snapshots(), now_ns, self._limits):
+        while action := self._next_action(now_ns):
             member = self.members[action.slot]
             match action:
                 case Spawn():
                     self._spawn(member, now_ns)
-                case Terminate():
-                    self._terminate(member, now_ns)
                 case Kill():
                     self._kill(member)
                 case GiveUp():
                     member.slot.apply(slots.GAVE_UP, now_ns)
                     log.error("slot given up", slot=action.slot, last_exit=member.last_exit)
                     self._retire_if_last(member)
+
+    def _next_action(self, now_ns: int) -> restart_policy.Action | None:
+        return restart_policy.next_action([*self.snapshots().values()], now_ns, self._limits)
 
     def _spawn(self, member: Member, now_ns: int) -> None:
         slot = member.slot
@@ -158,7 +163,8 @@ class Crew:
         document = {**member.spec.document, "services": sorted(services)}
         return replace(member.spec, document=document)
 
-    def _terminate(self, member: Member, now_ns: int) -> None:
+    def terminate(self, member: Member, now_ns: int) -> None:
+        """Tell a process to drain and go. REQUIRES: it is here."""
         assert member.child is not None, member.slot.name
         member.slot.apply(slots.TERMINATED, now_ns)
         member.child.terminate()
@@ -325,7 +331,7 @@ class Crew:
             if (other.spec.servable, other.spec.version) == (spec.servable, spec.version):
                 other.slot.retire()
                 if other.child is not None and other.slot.state != slots.DRAINING:
-                    self._terminate(other, time.monotonic_ns())
+                    self.terminate(other, time.monotonic_ns())
 
     # ------------------------------------------------------------ going down
 
@@ -353,7 +359,7 @@ class Crew:
     def _drain(self, members: Sequence[Member], now_ns: int) -> None:
         for member in members:
             if member.slot.state != slots.DRAINING:
-                self._terminate(member, now_ns)
+                self.terminate(member, now_ns)
 
     def _close_doors(self, present: Sequence[Member], now_ns: int, deadline_ns: int) -> None:
         grace_ms = stop_policy.doors_grace_ms((deadline_ns - now_ns) // NS_PER_MS)

@@ -18,9 +18,10 @@ NS_PER_S = 1_000_000_000
 class Member:
     """One slot, its process if there is one, and what is known of the processes before."""
 
-    def __init__(self, spec: ChildSpec, chance: random.Random) -> None:
+    def __init__(self, spec: ChildSpec, chance: random.Random, generation: int = 0) -> None:
+        """generation: of the process before, which ran in another slot."""
         self.spec = spec
-        self.slot = Slot(spec.slot, chance)
+        self.slot = Slot(spec.slot, chance, generation=generation)
         #: The process; None exactly in VACANT, BACKOFF and FAILED.
         self.child: Child | None = None
         #: How the latest process ended, for the status.

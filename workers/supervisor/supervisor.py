@@ -28,6 +28,8 @@ from workers.supervisor.door_table import ALREADY_RUNNING_TEXTS, Door, DoorTable
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import NS_PER_S, Member
 from workers.supervisor.restart_policy import EXIT_WATCHDOG, RestartLimits
+from workers.supervisor.roll import RollError, read_restart
+from workers.supervisor.roll_runner import RollRunner
 from workers.supervisor.run_directory import RunDirectory
 from workers.supervisor.slot import NS_PER_MS
 from workers.supervisor.start_error import SIGNAL_TEXT, StartError, start_failure_text
@@ -76,6 +78,7 @@ class Supervisor:
         self._losses = LossReporter(directory.workers_address)
         self._crew = Crew(self._selector, self._losses, limits, chance, self)
         self._crew.doors = DoorTable(is_shared)
+        self._rolls = RollRunner(self._crew)
         self._listener: ControlListener | None = None
         self._starts: list[_Start] = []
         self._door_futures: dict[str, Future[str]] = {}
@@ -166,6 +169,8 @@ class Supervisor:
         now_ns = time.monotonic_ns()
         if self._stop_deadline_ns is None:
             self._crew.follow_policy(now_ns)
+            while self._rolls.follow(now_ns):
+                self._crew.follow_policy(now_ns)
             self._stop_if_gone()
         if self._stop_deadline_ns is not None:
             self._is_done = self._crew.go_down(now_ns, self._stop_deadline_ns)
@@ -177,7 +182,8 @@ class Supervisor:
     def _timeout_s(self, now_ns: int) -> float | None:
         timer_ns = self._stop_deadline_ns
         if timer_ns is None:
-            timer_ns = self._crew.next_timer_ns()
+            timers_ns = (self._crew.next_timer_ns(), self._rolls.next_timer_ns())
+            timer_ns = min((each for each in timers_ns if each is not None), default=None)
         elif timer_ns <= now_ns:
             timer_ns += KILL_WAIT_MS * NS_PER_MS
         return None if timer_ns is None else max(0.0, (timer_ns - now_ns) / NS_PER_S)
@@ -299,7 +305,19 @@ class Supervisor:
                 return {"ok": False, "error": f"grace_ms {grace_ms!r} is not an integer >= 0"}
             self._begin_stop(grace_ms, EXIT_OK, None)
             return {"ok": True, "is_stopping": True}
+        if name == "restart":
+            return self._answer_restart(command)
         return {"ok": False, "error": f"command {name!r:.80} is unknown"}
+
+    def _answer_restart(self, command: dict[str, Any]) -> Mapping[str, Any]:
+        if self._starts or self._stop_deadline_ns is not None:
+            return {"ok": False, "error": f"the server is {self._status()['state']}"}
+        try:
+            request = read_restart(command)
+            planned = self._rolls.restart(request)
+        except RollError as error:
+            return {"ok": False, "error": str(error)}
+        return {"ok": True, "plan": planned}
 
     def _status(self) -> dict[str, Any]:
         now_ns = time.monotonic_ns()
@@ -315,6 +333,7 @@ class Supervisor:
             "producers": self._crew.producers_addresses(),
             "doors": [{"kind": kind, "address": address} for kind, address in doors.items()],
             "slots": [member.status(now_ns) for member in self._crew.members.values()],
+            "roll": self._rolls.status(),
         }
 
     def _close(self) -> None:
