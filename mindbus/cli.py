@@ -1,4 +1,4 @@
-"""The command line: `mindbus serve | status | stop | restart | infer | version`."""
+"""The command line: serve, status, stop, restart, drain, kill, reset, infer, version."""
 
 from __future__ import annotations
 
@@ -50,6 +50,23 @@ SERVE_EPILOG = """\
 Each flag can be given by the environment variable in its brackets (lists with commas); the flag
 wins. Logs go to stderr: GLOG_v=0 to 4 (default 2: warnings), MS_SUBMODULE_LOG_v="{SERVING:1}",
 GLOG_logtostderr=0 with GLOG_log_dir, MINDBUS_LOG_FORMAT=json."""
+
+
+#: Commands for one slot: what they do, and what else to know.
+SLOT_COMMAND_TEXTS = {
+    "drain": (
+        "have one worker finish what it holds and leave",
+        "Its slot stays empty until `mindbus reset`. The last worker of a servable is not drained.",
+    ),
+    "kill": (
+        "kill the process of one slot",
+        "What it held is computed by another worker; another process takes its place.",
+    ),
+    "reset": (
+        "fill a slot again that was given up or drained",
+        "Deaths from before no longer count.",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     stop.set_defaults(run=_stop, parser=stop)
     restart_command.add_parser(commands)
+    for name, (text, more) in SLOT_COMMAND_TEXTS.items():
+        command = commands.add_parser(name, help=text, description=f"{text.capitalize()}. {more}")
+        command.add_argument("slot", metavar="SLOT", help="as `mindbus status` shows it")
+        add_run_directory(command)
+        command.set_defaults(run=_slot_command, parser=command, command=name)
     infer_command.add_parser(commands)
     show_version = commands.add_parser("version", help="show the version")
     show_version.set_defaults(run=_version, parser=show_version)
@@ -246,7 +268,13 @@ def _launches(config: ServeConfig) -> list[ServableLaunch]:
     return launches
 
 
-# ---------------------------------------------------------------- status, stop, version
+# ---------------------------------------------------------------- slots, status, stop, version
+
+
+def _slot_command(flags: argparse.Namespace) -> int:
+    with RuntimeClient(read_run_directory(vars(flags), os.environ)) as client:
+        client.slot_command(flags.command, flags.slot)
+    return EXIT_OK
 
 
 def _status(flags: argparse.Namespace) -> int:

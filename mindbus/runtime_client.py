@@ -88,6 +88,10 @@ class RuntimeClient:
         assert isinstance(plan, list)
         return plan
 
+    def slot_command(self, command: str, slot: str) -> None:
+        """Drain, kill or reset a slot. Raises: RefusedError; NotRunningError."""
+        self._ask({"command": command, "slot": slot})
+
     def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
         try:
             self._socket.sendall(encode_line(command))

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import zmq
 
-from mindbus.runtime_client import NotRunningError, RuntimeClient
+from mindbus.runtime_client import NotRunningError, RefusedError, RuntimeClient
 from mindbus.server import ServableLaunch, Server, ServerSettings, StartError
 from protocol import control, head
 from tests.processes.fakes.fake_serve import COMMANDS
@@ -301,6 +301,39 @@ def test_a_slot_that_cannot_boot_again_is_given_up_and_the_others_go_on(world: W
     )
     assert slot(server, "good/1/device0")["generation"] == 1
     assert server.status()["state"] == "serving"
+
+
+def test_a_slot_that_was_given_up_is_filled_again_by_a_reset(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable("bad"), world.servable("good")])
+    world.servable("bad", boot="failed", error="disk gone")
+    with RuntimeClient(world.run_directory) as client:
+        client.slot_command("kill", "bad/1/device0")
+        wait_for_state(server, "bad/1/device0", "FAILED", 6)
+        world.servable("bad")
+        client.slot_command("reset", "bad/1/device0")
+        found = wait_for_state(server, "bad/1/device0", "READY", 7)
+        assert found["error"] is None
+        with pytest.raises(RefusedError, match=r"slot good/1/device0 is READY: only a slot that"):
+            client.slot_command("reset", "good/1/device0")
+
+
+def test_a_drained_slot_stays_empty_until_it_is_reset(world: World) -> None:
+    server = world.server()
+    server.start_servables([replace(world.servable(), device_ids=(0, 1))])
+    with RuntimeClient(world.run_directory) as client:
+        client.slot_command("drain", "add/1/device0")
+        wait_for_state(server, "add/1/device0", "VACANT", 1)
+        with pytest.raises(RefusedError, match="slot add/1/device0 has no process, it is VACANT"):
+            client.slot_command("kill", "add/1/device0")
+        with pytest.raises(RefusedError, match="slot add/1/device1 is the last worker of add/1"):
+            client.slot_command("drain", "add/1/device1")
+        client.slot_command("reset", "add/1/device0")
+        wait_for_state(server, "add/1/device0", "READY", 2)
+        with pytest.raises(RefusedError, match="slot gateway/0 is a gateway, not a worker"):
+            client.slot_command("drain", "gateway/0")
+        with pytest.raises(RefusedError, match="slot 'add/9' is not one of gateway/0, add/1/"):
+            client.slot_command("kill", "add/9")
 
 
 def test_extra_workers_start_once_the_device_workers_have_loaded(world: World) -> None:

@@ -78,6 +78,7 @@ SHELLS = {
     "workers/supervisor/loss_reporter.py",
     "workers/supervisor/roll_runner.py",
     "workers/supervisor/run_directory.py",
+    "workers/supervisor/slot_commands.py",
     "workers/supervisor/start_error.py",
     "workers/supervisor/supervisor.py",
 }

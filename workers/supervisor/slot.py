@@ -12,7 +12,7 @@ Rules
    An exit out of DRAINING was asked for and leads to VACANT.
 5. A process that drains without our order signed off: somebody told it to go. Such a slot is no
    longer wanted and stays VACANT (MindSpore Serving: a worker that signed off is not restarted).
-6. FAILED is final for the life of the server.
+6. FAILED lasts until somebody resets the slot; what it died of before is forgotten then.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ TERMINATED = "TERMINATED"
 EXITED = "EXITED"
 #: The policy gave the slot up.
 GAVE_UP = "GAVE_UP"
+#: Somebody mended the cause and wants the slot filled again.
+RESET = "RESET"
 
 TRANSITIONS = {
     (VACANT, SPAWNED): STARTING,
@@ -66,6 +68,7 @@ TRANSITIONS = {
     (DRAINING, EXITED): VACANT,
     (BACKOFF, SPAWNED): STARTING,
     (BACKOFF, GAVE_UP): FAILED,
+    (FAILED, RESET): VACANT,
 }
 
 #: A process that was READY this long before it died counts as healthy: its slot's count of
@@ -180,6 +183,9 @@ class Slot:
             self._is_wanted = False
         elif event == EXITED and after == BACKOFF:
             self._count_death(before, now_ns)
+        elif event == RESET:
+            self._restarts_ns.clear()
+            self._failures = 0
         if after != before:
             self._state = after
             self._since_ns = now_ns

@@ -32,6 +32,7 @@ from workers.supervisor.roll import RollError, read_restart
 from workers.supervisor.roll_runner import RollRunner
 from workers.supervisor.run_directory import RunDirectory
 from workers.supervisor.slot import NS_PER_MS
+from workers.supervisor.slot_commands import SLOT_COMMANDS, SlotCommandError
 from workers.supervisor.start_error import SIGNAL_TEXT, StartError, start_failure_text
 
 log = get_logger("SERVING")
@@ -305,30 +306,30 @@ class Supervisor:
                 return {"ok": False, "error": f"grace_ms {grace_ms!r} is not an integer >= 0"}
             self._begin_stop(grace_ms, EXIT_OK, None)
             return {"ok": True, "is_stopping": True}
-        if name == "restart":
-            return self._answer_restart(command)
-        return {"ok": False, "error": f"command {name!r:.80} is unknown"}
-
-    def _answer_restart(self, command: dict[str, Any]) -> Mapping[str, Any]:
+        if name != "restart" and name not in SLOT_COMMANDS:
+            return {"ok": False, "error": f"command {name!r:.80} is unknown"}
         if self._starts or self._stop_deadline_ns is not None:
-            return {"ok": False, "error": f"the server is {self._status()['state']}"}
+            return {"ok": False, "error": f"the server is {self._state()}"}
         try:
-            request = read_restart(command)
-            planned = self._rolls.restart(request)
-        except RollError as error:
+            if name == "restart":
+                return {"ok": True, "plan": self._rolls.restart(read_restart(command))}
+            SLOT_COMMANDS[name](self._crew, command.get("slot"), time.monotonic_ns())
+        except (RollError, SlotCommandError) as error:
             return {"ok": False, "error": str(error)}
-        return {"ok": True, "plan": planned}
+        return {"ok": True}
+
+    def _state(self) -> str:
+        if self._stop_deadline_ns is not None:
+            return "stopping"
+        return "starting" if self._starts else "serving"
 
     def _status(self) -> dict[str, Any]:
         now_ns = time.monotonic_ns()
         doors = self._crew.doors.addresses()
-        state = "starting" if self._starts else "serving"
-        if self._stop_deadline_ns is not None:
-            state = "stopping"
         return {
             "pid": os.getpid(),
             "mode": self._mode,
-            "state": state,
+            "state": self._state(),
             "run_directory": str(self._directory.path),
             "producers": self._crew.producers_addresses(),
             "doors": [{"kind": kind, "address": address} for kind, address in doors.items()],
