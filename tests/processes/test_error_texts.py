@@ -183,6 +183,32 @@ def test_an_unknown_servable_or_version_is_not_available(
     assert answer == {"error_msg": text}
 
 
+def test_a_request_is_checked_for_its_servable_then_its_method_then_its_inputs(
+    grpc_door: GrpcDoor,
+) -> None:
+    wrong = [{"x": bad((4,), b"")}]
+    replies = [
+        grpc_door.predict(request)
+        for request in (
+            grpc_door.request("nothing", wrong, 7, "probe"),
+            grpc_door.request("nothing", wrong, 1, "probe"),
+            grpc_door.request("double", wrong, 1, "probe"),
+        )
+    ]
+    assert [grpc_door.errors(reply)[0][1] for reply in replies] == [
+        "Request servable(probe) method(nothing)  version(7) , servable is not available",
+        "Request servable(probe) method(nothing)  version(1) , method is not available",
+        "Instances input x check failed, detail: Tensor check failed: input data size 0 invalid",
+    ]
+
+
+def test_an_unregistered_call_of_a_model_is_no_method(grpc_door: GrpcDoor) -> None:
+    hidden = "@call_double.json_0"
+    reply = grpc_door.predict(grpc_door.request(hidden, [{"x0": tensor(FLOATS)}]))
+    text = f"Request servable(probe) method({hidden}) , method is not available"
+    assert grpc_door.errors(reply) == [(status.MS_INVALID_INPUTS, text)]
+
+
 def bad(dims: tuple[int, ...], data: bytes, dtype: int = 11) -> pb.Tensor:
     message = pb.Tensor(dtype=dtype, data=data)
     message.shape.dims.extend(dims)
