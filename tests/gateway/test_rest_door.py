@@ -433,6 +433,10 @@ def test_a_connection_that_is_idle_between_requests_is_closed() -> None:
     on_door(scene, patience=Patience(idle_s=0.02))
 
 
+def test_a_client_has_100_seconds_of_silence() -> None:
+    assert Patience().idle_s == 100
+
+
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_closing_lets_running_requests_finish_and_takes_no_more(run) -> None:  # type: ignore[no-untyped-def]
     async def scene(echo: Echo, door: RestDoor) -> None:
