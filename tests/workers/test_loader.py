@@ -179,6 +179,13 @@ def test_a_failing_import_does_not_start(tmp_path: Path, config: str, text: str)
         import_servable(tmp_path, "bad")
 
 
+def test_a_long_start_error_is_told_in_full(tmp_path: Path) -> None:
+    write_servable(tmp_path, "bad", "raise ValueError('ü' * 1000)\n")
+    text = "import bad.servable_config failed, " + "ü" * 1000
+    with pytest.raises(RuntimeError, match=exactly(text)):
+        import_servable(tmp_path, "bad")
+
+
 def test_a_servable_without_its_file_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "no_file").mkdir()
     text = "import no_file.servable_config failed, No module named 'no_file.servable_config'"
