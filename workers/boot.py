@@ -177,6 +177,12 @@ def _declare_without_models(launch: Launch, device_error: str) -> ServableDeclar
 
 def _load_model(launch: Launch, model: ModelDeclaration, backend: Backend) -> ModelRunner:
     directory = version_directory(launch.servable_directory, launch.servable_name, launch.version)
+    if model.config_file is not None:
+        log.warning(
+            "config_file is ignored, only MindSpore Lite would read it",
+            model=model.key,
+            config_file=model.config_file,
+        )
     try:
         loaded = backend.load(model, directory, launch.dec_key, launch.dec_mode)
         runner = ModelRunner(model, loaded, launch.batch_sizes)

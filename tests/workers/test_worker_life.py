@@ -161,6 +161,20 @@ def test_a_model_that_cannot_be_loaded_is_reported_with_all_that_names_it(place,
     assert worker.exit()[0] == 3
 
 
+def test_a_config_file_is_warned_of_because_only_lite_reads_it(place, broker, start):
+    text = place.config.read_text()
+    place.config.write_text(text.replace('"mindir")', '"mindir", config_file="mixed.cfg")'))
+    worker = start(place.document())
+    broker.admit()
+    assert [worker.report()["state"], worker.report()["state"]] == ["loading", "ready"]
+    worker.signal(signal.SIGTERM)
+    broker.drain()
+    code, _, err = worker.exit()
+    assert code == 0
+    assert "config_file is ignored, only MindSpore Lite would read it" in err
+    assert "model=add.json config_file=mixed.cfg" in err
+
+
 def test_a_missing_version_is_a_boot_failure(place, start):
     worker = start(place.document(version=9, version_asked=9))
     worker.report()

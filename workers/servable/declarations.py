@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from protocol.values import MethodSignature
@@ -43,7 +42,7 @@ class ModelDeclaration:
     """A declared model. One file is one subgraph; `key` is the file names joined by `;`.
 
     format: "mindir", "mindir_lite" or "om".
-    config_file: absolute, or relative to the servable's directory.
+    config_file: what the user wrote; only MindSpore Lite would read it.
     batch_sizes: allowed sizes, ascending, if the batch dimension is dynamic; None = not said.
     """
 
@@ -55,10 +54,6 @@ class ModelDeclaration:
     context: Context | None = None
     config_file: str | None = None
     batch_sizes: tuple[int, ...] | None = None
-
-    def config_path(self, version_directory: Path) -> Path | None:
-        """The path of `config_file`, which the servable's directory (the parent) resolves."""
-        return version_directory.parent / self.config_file if self.config_file else None
 
 
 @dataclass(frozen=True, slots=True)
