@@ -574,6 +574,17 @@ def test_argmax_gives_the_index_of_the_first_maximum_over_the_flattened_array() 
 
 
 @pytest.mark.parametrize(
+    "dtype",
+    ["float32", "float64"]
+    + [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)],
+)
+def test_argmax_takes_all_integers_float32_and_float64(dtype: str) -> None:
+    declaration = one_stage("argmax_cpp")  # type: ignore[arg-type]
+    ((index,),) = execute(declaration, (np.array([3, 1, 7, 7], dtype),))
+    assert index.item() == 2
+
+
+@pytest.mark.parametrize(
     ("value", "name"),
     [
         (np.zeros(2, np.float16), "Float16"),
