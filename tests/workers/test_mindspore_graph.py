@@ -213,18 +213,19 @@ def test_a_directory_with_blanks_and_umlauts_is_no_obstacle(
     assert mindspore_process.run(predict, [path], 0, [ones, ones])[0].tolist() == [[2, 2], [2, 2]]
 
 
-def load_as_om(directory: Path) -> None:
-    load_as(directory, "add.mindir", format="om")
+def load_as_format(directory: Path, model_format: str) -> None:
+    load_as(directory, "add.mindir", format=model_format)
 
 
+@pytest.mark.parametrize("model_format", ["om", "mindir_lite"])
 def test_a_format_that_mindspore_cannot_run_is_refused(
-    mindspore_process: MindSporeProcess, directory: Path
+    mindspore_process: MindSporeProcess, directory: Path, model_format: str
 ) -> None:
     with pytest.raises(BackendError) as refused:
-        mindspore_process.run(load_as_om, directory)
+        mindspore_process.run(load_as_format, directory, model_format)
     assert str(refused.value) == (
-        "Not support device type CPU and model type om. Current inference backend: MindSpore. "
-        "Export the model as MindIR."
+        f"Not support device type CPU and model type {model_format}. Current inference backend: "
+        "MindSpore. Export the model as MindIR."
     )
 
 
