@@ -13,6 +13,7 @@ import pytest
 from protocol import ms_service_pb2 as pb
 from protocol import status
 from tests.processes.doors import GrpcDoor, RestDoor, tensor, text_tensor
+from tests.processes.server_process import ServerProcess
 
 pytestmark = pytest.mark.process
 
@@ -164,6 +165,17 @@ def test_an_instance_that_fails_is_answered_with_its_code_and_text(
     assert reply.servable_spec.name == "probe"
     assert reply.servable_spec.method_name == method
     assert rest_door.infer(method, [json_items]) == {"error_msg": text}
+
+
+def test_a_stage_that_breaks_its_contract_keeps_its_worker(
+    server: ServerProcess, grpc_door: GrpcDoor
+) -> None:
+    before = [(slot["slot"], slot["pid"]) for slot in server.status()["slots"]]
+    for method in ("wrong_count", "wrong_type", "too_few", "exits"):
+        inputs = [{"x": tensor(np.asarray(np.float32(1)))}] * 2
+        ((code, _),) = grpc_door.errors(grpc_door.predict(grpc_door.request(method, inputs)))
+        assert code == status.MS_SYSTEM_ERROR
+    assert [(slot["slot"], slot["pid"]) for slot in server.status()["slots"]] == before
 
 
 @pytest.mark.parametrize(

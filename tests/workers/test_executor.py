@@ -696,6 +696,25 @@ def test_the_batch_size_of_a_method_without_batches_is_one() -> None:
     assert Executor(one_stage(lambda xs: xs, batch_size=0), {}).batch_size("m") == 1
 
 
+def test_batch_size_zero_beside_a_called_model_is_one() -> None:
+    models = Models()
+    calls: list[int] = []
+
+    def together(instances: Any) -> Any:
+        calls.append(len(instances))
+        return [handle.call(x) for (x,) in instances]
+
+    with collecting("s") as declaration:
+        handle = models.declare("a.mindir", batch_model(4))
+        body = named_method(
+            "m", ["x"], lambda x: add_stage(together, x, outputs_count=1, batch_size=0)
+        )
+        register_method("y")(body)
+    executor = Executor(declaration, models.runners)
+    assert plain(run_method(executor, "m", ints(1, 2, 3))) == [(2,), (3,), (4,)]
+    assert calls == [1, 1, 1]
+
+
 # ---------------------------------------------------------------- faults
 
 
