@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -180,6 +181,12 @@ def test_a_servable_without_models_is_addressed_by_the_version_it_was_started_wi
     assert ask(served.grpc, "text", "loud", {"text": "hé"}, 1) == unavailable("text", "loud", 1)
 
 
+def test_workers_stay_in_the_directory_where_the_script_was_started(served: Served) -> None:
+    own = Path(f"/proc/{served.script.process.pid}/cwd").readlink()
+    places = {Path(f"/proc/{pid}/cwd").readlink() for pid in served.script.children()}
+    assert places == {own}
+
+
 def test_version_zero_falls_back_when_the_workers_of_the_highest_are_gone(directory: Path) -> None:
     grpc = f"unix:{directory}/grpc.sock"
     source = SIDE_BY_SIDE.format(grpc=grpc, rest=free_port())
@@ -307,3 +314,39 @@ def test_both_doors_speak_tls_one_way_and_mutual(
         else:
             assert ask_grpc(SSLConfig(custom_ca=keys.ca)) == [{"text": "A"}]
             assert ask_rest(rest_port, anonymous) == {"instances": [{"text": "A"}]}
+
+
+# ---------------------------------------------------------------- encrypted models
+
+ENCRYPTED = """
+from mindspore_serving import server
+
+for key in (b"w" * 16, b"k" * 16):
+    config = server.ServableStartConfig(".", "steps", dec_key=key, dec_mode="AES-CBC")
+    try:
+        server.start_servables(config)
+    except RuntimeError as error:
+        print("refused:", error, flush=True)
+server.start_grpc_server("127.0.0.1:{grpc}")
+print("served", flush=True)
+"""
+
+
+def test_a_model_is_loaded_with_the_key_of_its_servable_and_a_wrong_key_ends_the_start(
+    directory: Path,
+) -> None:
+    path = directory / "steps" / "2" / "steps.mindir"
+    model = json.loads(path.read_text())
+    key = base64.b64encode(b"k" * 16).decode()
+    path.write_text(json.dumps({**model, "dec_key": key, "dec_mode": "AES-CBC"}))
+    grpc_port = free_port()
+    with StartScript(directory, ENCRYPTED.format(grpc=grpc_port)) as script:
+        script.wait_for("served")
+        (refused,) = (line for line in script.lines if line.startswith("refused: "))
+        assert refused.startswith(
+            "refused: Fail to start workers: {servable name:steps, device id:0, <Raise failed: "
+            f"Load model failed, servable directory: '{directory}', servable name: 'steps', "
+            "model file: '[steps.mindir]', version number 2,model context: {}, "
+            "load error details: "
+        )
+        assert compute(f"127.0.0.1:{grpc_port}") == MULTIPLIED
