@@ -280,7 +280,8 @@ def test_a_wrong_parameter_of_tls_is_refused(arguments: Any, text: str) -> None:
     assert str(raised.value) == text
 
 
-def test_tls_without_verified_clients_needs_no_authority() -> None:
-    config = SSLConfig("c", "k")
+@pytest.mark.parametrize("custom_ca", [None, "", "ca"])
+def test_tls_without_verified_clients_needs_no_authority(custom_ca: str | None) -> None:
+    config = SSLConfig("c", "k", custom_ca)
     assert (config.certificate, config.private_key) == ("c", "k")
-    assert (config.custom_ca, config.verify_client) == (None, False)
+    assert (config.custom_ca, config.verify_client) == (custom_ca, False)
