@@ -55,6 +55,14 @@ def main(address: str, release: str) -> None:
             "unknown": ask("add", {"x": number(1)}, version=7),
             "nothing": ask("add"),
         }
+        if release == "2_0":
+            place = pb.ShmTensorData(memory_key="/key", bytes_size=16, data_size=16)
+            shared = pb.Tensor(shape=square, dtype=pb.MS_FLOAT32, shm_data=place)
+            answers["shared input"] = ask("add", {"x1": shared, "x2": shared})
+            spec = pb.ServableSpec(name="probe", method_name="echo")
+            instance = pb.Instance(items={"x": number(1)}, output_buffers={"x": place})
+            request = pb.PredictRequest(servable_spec=spec, instances=[instance])
+            answers["shared output"] = plain(stub.Predict(request, timeout=DEADLINE_S))
     print(json.dumps(answers))
 
 
