@@ -52,7 +52,7 @@ def to_launch(deployment: Deployment, backend: str, available: tuple[str, ...]) 
     return ServableLaunch(
         servable_directory=deployment.servable_directory,
         servable_name=deployment.servable_name,
-        version=deployment.version_number,
+        version=0 if deployment.is_unversioned else deployment.version_number,
         device_ids=deployment.device_ids,
         extra_workers=extra_workers(deployment),
         device_target=TARGETS[device_type],
