@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -211,6 +213,25 @@ def test_a_directory_with_blanks_and_umlauts_is_no_obstacle(
     shutil.copyfile(directory / "add.mindir", path)
     ones = np.ones((2, 2), np.float32)
     assert mindspore_process.run(predict, [path], 0, [ones, ones])[0].tolist() == [[2, 2], [2, 2]]
+
+
+def load_with_fp16(directory: Path) -> str:
+    from workers.servable.model_context import Context, CPUDeviceInfo
+
+    context = Context()
+    context.append_device_info(CPUDeviceInfo(precision_mode="fp16"))
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        load_as(directory, "add.mindir", context=context)
+    return said.getvalue()
+
+
+def test_device_options_without_effect_are_warned_of(
+    mindspore_process: MindSporeProcess, directory: Path
+) -> None:
+    said = mindspore_process.run(load_with_fp16, directory)
+    assert "device options have no effect on MindIR graphs model=add.mindir device=CPU" in said
+    assert "fp16" in said
 
 
 def load_as_format(directory: Path, model_format: str) -> None:
