@@ -204,6 +204,55 @@ def test_version_zero_falls_back_when_the_workers_of_the_highest_are_gone(direct
         assert (compute(grpc), compute(grpc, 1)) == (ADDED, ADDED)
 
 
+# ---------------------------------------------------------------- old names, merged configurations
+
+OLD = """
+from mindspore_serving.worker import register
+
+register.declare_servable("steps.mindir", "MindIR", with_batch_dim=False)
+
+
+def as_floats(a, b):
+    return a.astype("float32"), b.astype("float32")
+
+
+def largest(y):
+    return int(y.argmax())
+
+
+@register.register_method(output_names=["y", "index"])
+def compute(a, b):
+    a, b = register.call_preprocess(as_floats, a, b)
+    y = register.call_servable(a, b)
+    index = register.call_postprocess(largest, y)
+    return y, index
+"""
+
+MERGED = """
+from mindspore_serving import server
+
+server.start_servables([
+    server.ServableStartConfig(".", "steps", device_ids=0),
+    server.ServableStartConfig(".", "steps", device_ids=(0, 1), version_number=2),
+])
+server.start_grpc_server("127.0.0.1:{grpc}")
+print("served", flush=True)
+"""
+
+
+def test_a_servable_from_before_1_5_is_served_by_merged_configurations(directory: Path) -> None:
+    (directory / "steps" / "servable_config.py").write_text(OLD)
+    grpc_port = free_port()
+    with StartScript(directory, MERGED.format(grpc=grpc_port)) as script:
+        script.wait_for("served")
+        started = [line for line in script.lines if line.startswith("Serving: Start servable")]
+        assert len(started) == 2, "one worker for each device of both configurations"
+        with Client(f"127.0.0.1:{grpc_port}", "steps", "compute") as client:
+            result = client.infer({"a": A.astype(np.int64), "b": B.astype(np.int64)})
+        assert isinstance(result, list)
+        assert (result[0]["y"].tolist(), result[0]["index"].item()) == (MULTIPLIED, 1)
+
+
 # ---------------------------------------------------------------- limits
 
 LIMITED = """
