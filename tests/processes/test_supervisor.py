@@ -373,6 +373,39 @@ def test_a_server_without_device_workers_ends_though_extra_workers_live(world: W
     assert server.wait() == 0
 
 
+FEW_DESCRIPTORS = """
+import pathlib, resource, sys
+from mindbus.server import ServableLaunch, Server, ServerSettings, StartError
+from tests.processes.fakes.fake_serve import COMMANDS
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+run_directory, servables = map(pathlib.Path, sys.argv[1:])
+server = Server(ServerSettings(run_directory=run_directory, commands=COMMANDS))
+try:
+    server.start_servables([ServableLaunch(str(servables), "add", device_ids=tuple(range(64)))])
+except StartError as error:
+    print(error)
+"""
+
+
+def test_a_start_that_runs_out_of_descriptors_names_the_parameter_and_leaves_nobody(
+    world: World,
+) -> None:
+    world.servable()
+    program = subprocess.run(
+        [sys.executable, "-c", FEW_DESCRIPTORS, str(world.run_directory), str(world.servables)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert program.stdout.startswith(
+        "Maybe the parameter 'num_parallel_workers' is too large, cannot spawn add/1/device"
+    ), program.stderr
+    assert "Too many open files" in program.stdout
+    assert wait_until(lambda: world.children() == set())
+
+
 def test_a_server_whose_last_slot_failed_ends_with_an_error(world: World) -> None:
     server = world.server()
     server.start_servables([world.servable()])

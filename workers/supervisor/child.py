@@ -100,7 +100,13 @@ class Child:
         self._channel = ours
         self._lines = LineReader()
         self.pid = self._process.pid
-        self.pidfd = os.pidfd_open(self.pid)
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self.kill()
+            self._process.wait()
+            ours.close()
+            raise
         self._write_document(encoded)
 
     def _write_document(self, encoded: bytes) -> None:

@@ -25,7 +25,7 @@ from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
 from workers.supervisor.restart_policy import GiveUp, Kill, RestartLimits, Spawn
 from workers.supervisor.slot import NS_PER_MS
-from workers.supervisor.start_error import exit_text
+from workers.supervisor.start_error import exit_text, spawn_failure_text
 from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
 
 log = get_logger("SERVING")
@@ -142,7 +142,7 @@ class Crew:
         try:
             child = Child(self._current_spec(member), slot.generation)
         except OSError as error:
-            member.error = f"cannot spawn: {error}"
+            member.error = spawn_failure_text(member.spec, error)
             self._note_exit(member, member.error)
             return
         member.child = child

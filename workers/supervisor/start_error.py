@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 
 from workers.supervisor.child import ChildSpec
@@ -9,6 +10,8 @@ from workers.supervisor.stop_policy import WORKER
 
 #: A worker that is gone without a word.
 DEATH_TEXT = "Fail to start workers because of death of one worker"
+#: Descriptors or processes ran out.
+TOO_MANY_TEXT = "Maybe the parameter 'num_parallel_workers' is too large"
 #: Somebody stopped the server while it started.
 SIGNAL_TEXT = "Fail to start workers because of signal SIGINT or SIGTERM"
 
@@ -35,6 +38,14 @@ def worker_death_text(slot: str, exit_text: str) -> str:
     return f"{DEATH_TEXT} ({slot}: {exit_text})"
 
 
+def spawn_failure_text(spec: ChildSpec, error: OSError) -> str:
+    """The system refused a process, or what one needs."""
+    text = f"cannot spawn {spec.slot}: {error}"
+    if spec.kind == WORKER and error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):
+        return f"{TOO_MANY_TEXT}, {text}"
+    return text
+
+
 def exit_text(returncode: int) -> str:
     """How a process ended. returncode: as of `subprocess`, negative for a signal."""
     if returncode >= 0:
@@ -47,6 +58,8 @@ def exit_text(returncode: int) -> str:
 
 def start_failure_text(spec: ChildSpec, error: str | None, last_exit: str | None) -> str:
     """Why a first start failed. error: what the child said itself, which is worth more."""
+    if error is not None and error.startswith(TOO_MANY_TEXT):
+        return error
     if spec.kind != WORKER:
         return f"Fail to start {spec.slot}: {error or last_exit}"
     if error is not None and spec.extra is not None:
