@@ -6,8 +6,9 @@ no clock, no logging: monotonic time comes in as `now_ns`.
 
 Rules
   - Every accepted request gets exactly one final reply, or none if its client cancelled or left.
-  - A request is executed at most `attempts_max` times. When a worker is lost its requests go back
-    to the head of the backlog, in their order, or fail with `worker_lost`.
+  - A request is executed at most `attempts_max` times. When a worker is lost, requests that it had
+    not started go back to the head of the backlog, in their order; the others are suspects: each is
+    dispatched again to a worker that holds nothing else, or fails with `worker_lost`.
   - A deadline answers on time whether the request waits or runs; the token of a running one comes
     home with the late reply, which is dropped.
   - Version 0 of a servable is an alias: the highest version that has a worker which takes work;
@@ -25,6 +26,7 @@ from typing import Any
 from broker import service as states
 from broker.admission import Admission, Settings
 from broker.deadlines import Deadlines
+from broker.dispatcher import Dispatcher
 from broker.invariants import check
 from broker.outbox import Outbox
 from broker.registration import Registration
@@ -35,6 +37,9 @@ from protocol import head as heads
 from protocol.errors import RemoteProtocolError
 
 NS_PER_MS = 1_000_000
+
+#: How long after its connection a worker is lost, if its supervisor says nothing.
+UNREACHABLE_GRACE_NS = 500 * NS_PER_MS
 
 
 class Core:
@@ -47,7 +52,7 @@ class Core:
         self.registration = Registration(self)
         self._clients: dict[Hashable, dict[int, Request]] = {}
         self._deadlines = Deadlines()
-        self._ticket = 0
+        self._dispatcher = Dispatcher(self.outbox)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
         self._others: dict[int, Callable[[Hashable, bytes], None]] = {
             heads.CANCEL: self._receive_cancel,
@@ -108,9 +113,9 @@ class Core:
         self.counters.accepted += 1
         worker = request.lane.tokens.least_loaded()
         if worker is None:
-            request.lane.enqueue(request)
+            request.lane.backlog.add(request)
         else:
-            self._dispatch(request, worker, now_ns)
+            self._dispatcher.dispatch(request, worker, now_ns)
         return None
 
     def _receive_other(self, client: Hashable, head: bytes) -> None:
@@ -208,8 +213,26 @@ class Core:
         if worker is not None:
             self.worker_lost(worker, now_ns, f"it broke the protocol: {rule}")
 
-    def worker_lost(self, worker: Worker, now_ns: int, reason: str) -> None:
-        """The worker is gone: its tickets are dispatched again, or fail with `worker_lost`."""
+    def worker_unreachable(self, worker: Worker, now_ns: int) -> None:
+        """The worker's connection is gone, and most likely the process. The supervisor will say so
+        in a moment, and which requests had been started; it is waited for a little."""
+        if worker.lost_ns is None:
+            self.registration.withdraw(worker)
+            worker.lost_ns = now_ns + UNREACHABLE_GRACE_NS
+            self.note("unreachable", now_ns, worker.worker_id, worker.generation)
+
+    def worker_lost(
+        self,
+        worker: Worker,
+        now_ns: int,
+        reason: str,
+        started: frozenset[int] | None = None,
+    ) -> None:
+        """The worker is gone: its tickets are dispatched again, or fail with `worker_lost`.
+
+        started: tickets that it had begun to compute, None if nobody knows. What it had not begun
+        goes back as if it had never left; each other request is a suspect.
+        """
         assert worker.state != states.GONE, worker.worker_id
         service = worker.service
         self.registration.forget_worker(worker, now_ns, reason)
@@ -217,10 +240,14 @@ class Core:
         worker.in_flight.clear()
         for request in reversed(orphans):
             request.worker = None
-            if request.attempt < self.settings.attempts_max:
+            request.lane = service.lane_of(request.head)
+            if started is not None and request.ticket not in started:
+                request.attempt -= 1
                 self.counters.redispatched += 1
-                request.lane = service.lane_of(request.head)
-                request.lane.enqueue_first(request)
+                request.lane.backlog.add_first(request)
+            elif request.attempt < self.settings.attempts_max:
+                self.counters.redispatched += 1
+                request.lane.suspects.add_first(request)
             else:
                 message = (
                     f"{request.attempt} workers of {service.key.decode()} were lost while they "
@@ -230,33 +257,9 @@ class Core:
                 self._fail(request, "worker_lost", message)
         self.serve_backlog(service, now_ns)
 
-    # ------------------------------------------------------------ dispatch
-
     def serve_backlog(self, service: Service, now_ns: int) -> None:
-        """Give waiting requests to free tokens until one of the two runs out."""
-        for lane in service.lanes:
-            while lane.queued:
-                worker = lane.tokens.least_loaded()
-                if worker is None:
-                    break
-                request = lane.next_waiting()
-                assert request is not None, service.key
-                self._dispatch(request, worker, now_ns)
-
-    def _dispatch(self, request: Request, worker: Worker, now_ns: int) -> None:
-        self._ticket = ticket = self._ticket + 1
-        request.ticket = ticket
-        request.worker = worker
-        request.attempt += 1
-        service = worker.service
-        service.withdraw(worker)
-        worker.in_flight[ticket] = request
-        service.offer(worker)
-        budget_ms = (request.deadline_ns - now_ns) // NS_PER_MS
-        head = heads.restamp(request.head, ticket, budget_ms if budget_ms > 0 else 1)
-        if request.attempt > 1:
-            head = heads.with_flag(head, heads.FLAG_REDELIVERED)
-        self.outbox.dispatch(worker.routing_id, head, request.frames)
+        """Give waiting requests to free tokens, as far as they go."""
+        self._dispatcher.serve(service, now_ns)
 
     # ------------------------------------------------------------ endings
 
@@ -283,8 +286,8 @@ class Core:
         self._deadlines.discard(request)
         self.admission.release(request.body_bytes)
         request.frames = []
-        if request.waiting:
-            request.lane.leave_backlog(request)
+        if request.waits_in is not None:
+            request.waits_in.leave(request)
 
     # ------------------------------------------------------------ time
 
@@ -297,7 +300,7 @@ class Core:
         """Fire what is due: deadlines, heartbeats, silent workers, abandoned services."""
         for request in self._deadlines.expired(now_ns):
             waited_ms = (now_ns - request.since_ns) // NS_PER_MS
-            where = "waiting" if request.waiting else "running"
+            where = "running" if request.waits_in is None else "waiting"
             key = request.service.key.decode()
             message = f"the budget ran out after {waited_ms} ms, {where} ({key})"
             self._fail(request, "deadline_exceeded", message)
@@ -308,7 +311,7 @@ class Core:
     def fail_backlog(self, service: Service, reason: str, message: str) -> None:
         """Answer every waiting request of a service with a failure."""
         for lane in service.lanes:
-            while (request := lane.next_waiting()) is not None:
+            for request in (*lane.suspects.take_all(), *lane.backlog.take_all()):
                 self._fail(request, reason, message)
 
     def note(self, *event: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker import service as states
+from broker.lane import Lane
 from broker.service import Request, Service
 from protocol import head as heads
 from protocol import limits
@@ -43,21 +44,38 @@ def _check_totals(core: Core, held: list[Request]) -> None:
 
 def _check_service(service: Service, core: Core) -> None:
     for lane in service.lanes:
-        waiting = [request for request in lane.backlog if request.waiting]
-        assert lane.queued == len(waiting)
-        assert not any(request.done for request in waiting)
-        assert not (waiting and lane.tokens), f"I4: {service.key!r} has backlog and tokens"
-        assert all(request.lane is lane is service.lane_of(request.head) for request in waiting)
+        for backlog in (lane.backlog, lane.suspects):
+            waiting = list(backlog)
+            assert backlog.count == len(waiting)
+            assert not any(request.done for request in waiting)
+            assert all(request.lane is lane is service.lane_of(request.head) for request in waiting)
+        assert not (lane.backlog.count and lane.tokens), f"I4: {service.key!r}: backlog and tokens"
+        _check_suspects(service, lane)
         takers = {worker for worker in service.workers if lane in worker.lanes}
         pooled = set(lane.tokens)
         for worker in takers:
             free = worker.state == states.READY and len(worker.in_flight) < worker.credit
-            assert (worker in pooled) == free, f"tokens of {worker.worker_id}"
+            assert (worker in pooled) == (free and not worker.is_kept), worker.worker_id
         assert pooled <= takers, "I3: no tokens of a worker that is gone"
     for worker in service.workers:
         assert core.registration.workers[worker.routing_id] is worker
         assert worker.lanes == (service.lanes[-1:] if worker.is_extra else service.lanes)
     assert (service.give_up_ns is None) == service.has_device_worker
+
+
+def _check_suspects(service: Service, lane: Lane) -> None:
+    kept = lane.kept
+    if lane.suspects.count and kept is None:
+        assert not lane.tokens, f"I11: suspects of {service.key!r} wait beside tokens"
+    if kept is None:
+        return
+    assert kept.is_kept
+    assert kept in service.workers
+    assert kept.state == states.READY
+    assert kept.in_flight, "I11: a worker is kept for nobody"
+    running = [request for request in kept.in_flight.values() if not request.done]
+    if any(request.attempt > 1 for request in running):
+        assert len(kept.in_flight) == 1, "I11: a suspect is not alone"
 
 
 def _check_workers(core: Core, held: list[Request]) -> None:
@@ -74,5 +92,6 @@ def _check_workers(core: Core, held: list[Request]) -> None:
             if not request.done:
                 running.add(id(request))
     for request in held:
-        assert request.waiting != (id(request) in running), "I5: held = waiting or running"
+        waits = request.waits_in is not None
+        assert waits != (id(request) in running), "I5: held = waiting or running"
         assert request.attempt <= core.settings.attempts_max

@@ -60,6 +60,7 @@ class Registration:
             self._core.outbox.control(routing_id, control.Disconnect(reason))
         elif head.command == heads.DRAIN:
             self._drain(worker)
+            self._core.serve_backlog(worker.service, now_ns)
         elif head.command == heads.DISCONNECT:
             reason = control.unpack_disconnect(frames).reason
             self._core.worker_lost(worker, now_ns, f"it disconnected: {reason}")
@@ -113,16 +114,30 @@ class Registration:
 
     def _drain(self, worker: Worker) -> None:
         if worker.state == states.READY:
-            worker.service.withdraw(worker)
-            worker.state = states.DRAINING
-            self._refresh_alias(worker.service.servable)
+            self.withdraw(worker)
             self._core.note("draining", worker.worker_id, worker.generation)
         self._core.outbox.control(worker.routing_id, control.Drain())
+
+    def withdraw(self, worker: Worker) -> None:
+        """The worker gets nothing more; what it holds is waited for."""
+        if worker.state == states.READY:
+            worker.service.withdraw(worker)
+            worker.state = states.DRAINING
+            self._release(worker)
+            self._refresh_alias(worker.service.servable)
+
+    def _release(self, worker: Worker) -> None:
+        """No lane keeps the worker for its suspects any more."""
+        worker.is_kept = False
+        for lane in worker.lanes:
+            if lane.kept is worker:
+                lane.kept = None
 
     def _lost(self, lost: control.Lost, now_ns: int) -> None:
         worker = self._by_id.get(lost.worker_id)
         if worker is not None and worker.generation <= lost.generation:
-            self._core.worker_lost(worker, now_ns, lost.reason)
+            started = None if lost.started is None else frozenset(lost.started)
+            self._core.worker_lost(worker, now_ns, lost.reason, started)
 
     def _retire(self, retire: control.Retire, now_ns: int) -> None:
         service = self.services.get(retire.service.encode())
@@ -159,6 +174,7 @@ class Registration:
         if worker.state == states.READY:
             service.withdraw(worker)
         worker.state = states.GONE
+        self._release(worker)
         del self.workers[worker.routing_id]
         del self._by_id[worker.worker_id]
         del service.workers[worker]
@@ -193,12 +209,16 @@ class Registration:
         ]
         if self._beat_ns is not None:
             times.append(self._beat_ns)
+            times.extend(w.lost_ns for w in self.workers.values() if w.lost_ns is not None)
         return min(times, default=None)
 
     def handle_timer(self, now_ns: int) -> None:
         """Beat, expire the silent, give up the abandoned."""
         if self._beat_ns is not None and now_ns >= self._beat_ns:
             self._beat(now_ns)
+        for worker in list(self.workers.values()):
+            if worker.lost_ns is not None and now_ns >= worker.lost_ns:
+                self._core.worker_lost(worker, now_ns, "its connection is gone")
         for service in list(self.services.values()):
             if service.give_up_ns is not None and now_ns >= service.give_up_ns:
                 self._give_up(service, now_ns)

@@ -1,26 +1,20 @@
 """What the core keeps: requests, workers with their credit, and services with their lanes.
 
-Theory of operation. A worker announces a *credit*: how many requests it will hold. Each unit that
-is free is a *token*. A service hands out the tokens of its least loaded worker first, so an idle
-device never waits behind a busy one; among equals the one that waited longest is next. A token
-comes home with the worker's reply or dies with the worker, never with a deadline: a device is
-never over-committed.
+A worker announces a *credit*: how many requests it will hold. A service has one lane (`lane.py`),
+which all its workers take from. With extra workers, which run only the methods that they offer, it
+has two: the shared lane for these methods, and the device lane, which device workers take from
+first, so that model calls of extra workers never wait behind requests that wait for one of these.
 
-A *lane* is a backlog and the tokens of the workers that take from it. A service has one, which all
-its workers take from. With extra workers, which run only the methods that they offer, it has two:
-the shared lane for these methods, and the device lane, which device workers take from first. So an
-extra worker's calls of models never wait behind requests that wait for an extra worker.
-
-Rule: a lane has tokens or a backlog, never both.
-Rule: a worker is in the pools of its lanes if and only if it is READY and has a free token.
+Rule: a worker is in the pools of its lanes if and only if it is READY, has a free token, and is not
+kept for suspects.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any
 
+from broker.lane import Backlog, Lane
 from protocol import control
 from protocol import head as heads
 
@@ -49,7 +43,7 @@ class Request:
         "service",
         "since_ns",
         "ticket",
-        "waiting",
+        "waits_in",
         "worker",
     )
 
@@ -78,8 +72,8 @@ class Request:
         self.attempt = 0
         #: number of the last attempt, 0 before the first
         self.ticket = 0
-        #: it stands in its lane's backlog
-        self.waiting = False
+        #: where it waits, if it does
+        self.waits_in: Backlog | None = None
         self.worker: Worker | None = None
         #: answered, cancelled or expired: whatever still comes for it is dropped
         self.done = False
@@ -94,7 +88,9 @@ class Worker:
         "heard_ns",
         "in_flight",
         "is_extra",
+        "is_kept",
         "lanes",
+        "lost_ns",
         "progress",
         "ready",
         "routing_id",
@@ -120,6 +116,10 @@ class Worker:
         self.credit = credit
         #: it runs only the methods that its service's extra workers offer
         self.is_extra = is_extra
+        #: it is kept for suspects: one at a time, and nothing else
+        self.is_kept = False
+        #: its connection is gone; when it is lost unless somebody knows more by then
+        self.lost_ns: int | None = None
         #: the lanes that it takes from; its service says which
         self.lanes: tuple[Lane, ...] = ()
         self.state = READY
@@ -130,99 +130,6 @@ class Worker:
         self.ready: control.Ready | None = None
         #: what the last heartbeat said of the running batch
         self.progress = control.Heartbeat()
-
-
-class TokenPool:
-    """The free tokens of one lane, least loaded worker first: O(1), no scan of the workers.
-
-    Workers stand in levels by their number of requests in flight; a bit mask tells which levels
-    are occupied. An extra worker stands one level higher: an idle device worker answers sooner,
-    because its models are not a trip over the bus away.
-    """
-
-    __slots__ = ("_levels", "_mask")
-
-    def __init__(self) -> None:
-        self._levels: list[dict[Worker, None]] = []
-        self._mask = 0
-
-    def __bool__(self) -> bool:
-        return self._mask != 0
-
-    def __iter__(self) -> Iterator[Worker]:
-        for level in self._levels:
-            yield from level
-
-    def add(self, worker: Worker) -> None:
-        """Offer the worker's free tokens; nothing happens if it has none."""
-        load = len(worker.in_flight)
-        if load >= worker.credit:
-            return
-        load += worker.is_extra
-        while len(self._levels) <= load:
-            self._levels.append({})
-        self._levels[load][worker] = None
-        self._mask |= 1 << load
-
-    def remove(self, worker: Worker) -> None:
-        """Withdraw the worker's tokens. Call it before its number in flight changes."""
-        load = len(worker.in_flight) + worker.is_extra
-        if load < len(self._levels):
-            level = self._levels[load]
-            level.pop(worker, None)
-            if not level:
-                self._mask &= ~(1 << load)
-
-    def least_loaded(self) -> Worker | None:
-        """The worker whose token is next, or None if every token is taken."""
-        mask = self._mask
-        if not mask:
-            return None
-        return next(iter(self._levels[(mask & -mask).bit_length() - 1]))
-
-
-class Lane:
-    """Requests that the same workers take: their backlog, and the free tokens of these workers."""
-
-    __slots__ = ("backlog", "queued", "tokens")
-
-    def __init__(self) -> None:
-        #: waiting requests in order; those that are done are skipped and swept
-        self.backlog: deque[Request] = deque()
-        #: requests in the backlog that are not done
-        self.queued = 0
-        self.tokens = TokenPool()
-
-    def enqueue(self, request: Request) -> None:
-        """Add a request behind all that wait."""
-        self.backlog.append(request)
-        request.waiting = True
-        self.queued += 1
-
-    def enqueue_first(self, request: Request) -> None:
-        """Add a request before all that wait: its first worker died."""
-        self.backlog.appendleft(request)
-        request.waiting = True
-        self.queued += 1
-
-    def leave_backlog(self, request: Request) -> None:
-        """A waiting request is done. It is swept once the dead outnumber the living."""
-        assert request.done, request.request_id
-        assert request.waiting, request.request_id
-        request.waiting = False
-        self.queued -= 1
-        if len(self.backlog) > 2 * self.queued + 64:
-            self.backlog = deque(other for other in self.backlog if other.waiting)
-
-    def next_waiting(self) -> Request | None:
-        """Take the request that is next out of the backlog, or None if nobody waits."""
-        while self.backlog:
-            request = self.backlog.popleft()
-            if request.waiting:
-                request.waiting = False
-                self.queued -= 1
-                return request
-        return None
 
 
 class Service:
@@ -260,7 +167,7 @@ class Service:
     @property
     def queued(self) -> int:
         """How many requests wait."""
-        return sum(lane.queued for lane in self.lanes)
+        return sum(lane.backlog.count + lane.suspects.count for lane in self.lanes)
 
     @property
     def has_device_worker(self) -> bool:
@@ -282,7 +189,9 @@ class Service:
         self.offer(worker)
 
     def offer(self, worker: Worker) -> None:
-        """Offer the worker's free tokens in its lanes."""
+        """Offer the worker's free tokens in its lanes, unless it is kept for suspects."""
+        if worker.is_kept:
+            return
         for lane in worker.lanes:
             lane.tokens.add(worker)
 
@@ -303,9 +212,8 @@ class Service:
                 if worker.state == READY:
                     self.offer(worker)
         self._extra_methods &= methods
-        waiting = [request for request in self._shared_lane.backlog if request.waiting]
-        self._shared_lane.backlog.clear()
-        self._shared_lane.queued = 0
-        for request in waiting:
-            request.lane = self.lane_of(request.head)
-            request.lane.enqueue(request)
+        for backlog in (self._shared_lane.backlog, self._shared_lane.suspects):
+            for request in backlog.take_all():
+                request.lane = lane = self.lane_of(request.head)
+                is_suspect = backlog is self._shared_lane.suspects
+                (lane.suspects if is_suspect else lane.backlog).add(request)

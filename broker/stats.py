@@ -51,6 +51,7 @@ def describe(core: Core) -> dict[str, Any]:
                 "servable": service.servable,
                 "version": service.version,
                 "queued": service.queued,
+                "suspects": sum(lane.suspects.count for lane in service.lanes),
                 "oldest_ns": _oldest_ns(service),
                 "workers": len(service.workers),
             }
@@ -75,8 +76,8 @@ def describe(core: Core) -> dict[str, Any]:
 
 
 def _oldest_ns(service: Service) -> int | None:
-    waiting = (r.since_ns for lane in service.lanes for r in lane.backlog if not r.done)
-    return min(waiting, default=None)
+    backlogs = [each for lane in service.lanes for each in (lane.backlog, lane.suspects)]
+    return min((request.since_ns for each in backlogs for request in each), default=None)
 
 
 def _of_ready(ready: control.Ready | None) -> dict[str, Any]:

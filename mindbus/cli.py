@@ -227,6 +227,7 @@ def _hint(option: str) -> Iterator[None]:
 
 def _server_settings(config: ServeConfig) -> ServerSettings:
     from mindbus.server import ServerSettings
+    from workers.supervisor.hang_policy import HangLimits
     from workers.supervisor.restart_policy import RestartLimits
 
     return ServerSettings(
@@ -237,6 +238,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         producers_addresses=config.producers_addresses,
         grace_ms=config.grace_ms,
         restarts=RestartLimits(drain_limit_ms=config.grace_ms),
+        hang=HangLimits(hang_ms=config.hang_ms),
     )
 
 

@@ -69,6 +69,7 @@ class ServeConfig:
     backend: str = "mindspore"
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
+    hang_ms: int = limits.BUDGET_MS_DEFAULT
     dec_key_file: Path | None = None
     dec_mode: str = "AES-GCM"
 
@@ -262,6 +263,13 @@ SETTINGS = (
         "N",
         _whole(0, GRACE_MS_MAX),
         f"time to finish running requests when it stops (default: {GRACE_MS_DEFAULT})",
+    ),
+    Setting(
+        "hang_ms",
+        "N",
+        _whole(0, GRACE_MS_MAX),
+        "a worker in which one stage or batch runs this long is killed and replaced; 0: never "
+        f"(default: {limits.BUDGET_MS_DEFAULT})",
     ),
     Setting("dec_key_file", "FILE", _path, "file with the key of encrypted models, 16, 24 or 32 B"),
     Setting(

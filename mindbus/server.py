@@ -20,6 +20,7 @@ from protocol import limits
 from telemetry.log import get_logger
 from workers.supervisor.child import CONTROL_FD, REPORT_FD, ChildSpec, python_command
 from workers.supervisor.door_table import DOOR_NAMES, GRPC, REST, Door
+from workers.supervisor.hang_policy import HangLimits
 from workers.supervisor.restart_policy import RestartLimits
 from workers.supervisor.run_directory import (
     PRODUCERS,
@@ -75,6 +76,7 @@ class ServerSettings:
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
     commands: Commands = field(default_factory=Commands)
+    hang: HangLimits = field(default_factory=HangLimits)
 
 
 class Server:
@@ -264,6 +266,7 @@ class Server:
             self.settings.restarts,
             random.Random(),  # noqa: S311 - spreads restarts, keeps no secret
             is_shared=self.settings.gateways > 1,
+            hang=self.settings.hang,
         )
         supervisor.start()
         self._supervisor = supervisor
@@ -354,4 +357,5 @@ class Server:
             device=device,
             extra=extra,
             needs_devices=models is not None,
+            has_page=True,
         )

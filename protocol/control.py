@@ -82,11 +82,15 @@ class Disconnect(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The supervisor saw this incarnation of a worker die. reason: for logs and error texts."""
+    """The supervisor saw this incarnation of a worker die. reason: for logs and error texts.
+
+    started: tickets that it had begun to compute, the last some hundreds; None = nobody knows.
+    """
 
     worker_id: str
     generation: int
     reason: str
+    started: tuple[int, ...] | None = None
 
 
 class Retire(NamedTuple):
@@ -187,6 +191,7 @@ def unpack_lost(frames: Sequence[Buffer]) -> Lost:
         _text(body, "worker_id"),
         _number(body, "generation"),
         _text(body, "reason", size_min=0),
+        _tickets(body, "started"),
     )
 
 
@@ -236,6 +241,16 @@ def _flag(body: Mapping[str, Any], key: str) -> bool:
     if not isinstance(value, bool):
         raise RemoteProtocolError(f"key {key!r} is {value!r}, not a bool")
     return value
+
+
+def _tickets(body: Mapping[str, Any], key: str) -> tuple[int, ...] | None:
+    """A list of tickets that MAY be left out, or nil."""
+    value = body.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise RemoteProtocolError(f"key {key!r} is not a list of tickets")
+    return tuple(value)
 
 
 def _methods(body: Mapping[str, Any], servable: str) -> tuple[MethodSignature, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from protocol import control, limits
@@ -27,6 +27,7 @@ from workers.boot import BootError, ProcessSignals, Servable, boot
 from workers.bus import WAKE, Bus, Delivery, Wake
 from workers.launch import Launch, LaunchError, read_launch
 from workers.pipeline import Pipeline
+from workers.progress_page import STARTED_MAX, ProgressPage
 from workers.stages.request_desk import RequestDesk
 
 log = get_logger("WORKER")
@@ -47,12 +48,14 @@ def run_worker(
     report: Report,
     signals: ProcessSignals | None = None,
     dialects: Mapping[int, Dialect] = DIALECTS,
+    page: ProgressPage | None = None,
 ) -> int:
     """Boot, serve and drain one worker. Returns the exit code.
 
     document: the launch document (see `workers.launch`). stop: set it to drain.
     report: takes `{"state": "loading" | "ready" | "draining" | "failed", …}`; "ready" comes from
     the bus thread, after the broker's first WELCOME. dialects: modules by number in the head.
+    page: where the supervisor looks what this worker does.
     """
     report({"state": "loading"})
     try:
@@ -63,7 +66,7 @@ def run_worker(
         log.info("boot failed", error=str(error))
         report({"state": "failed", "error": str(error)})
         return EXIT_BOOT_FAILED
-    return _Service(launch, servable, stop, report, signals, dialects).run()
+    return _Service(launch, servable, stop, report, signals, dialects, page).run()
 
 
 # ---------------------------------------------------------------- serve
@@ -80,8 +83,10 @@ class _Service:
         report: Report,
         signals: ProcessSignals | None,
         dialects: Mapping[int, Dialect],
+        page: ProgressPage | None,
     ) -> None:
         self._launch = launch
+        self._page = page
         self._servable = servable
         self._report = report
         self._signals = signals
@@ -89,9 +94,10 @@ class _Service:
         self._executor = servable.executor
         self._offer = _offer(launch, servable)
         methods = {method.name: method for method in self._offer.methods}
-        self._bus = Bus(
-            launch.workers_address, SessionSettings(self._offer), stop, self._on_state, signals
-        )
+        settings = SessionSettings(self._offer)
+        self._bus = Bus(launch.workers_address, settings, stop, self._on_state, signals, page)
+        for model in servable.models.values():
+            model.on_patience = self._on_patience
         self._pipeline = Pipeline(
             servable.executor,
             self._on_progress,
@@ -196,9 +202,17 @@ class _Service:
             self._faults_unsaid = 0
             self._faults_due_ns = now_ns + FAULT_LOG_INTERVAL_NS
 
-    def _on_progress(self, progress: tuple[int, int]) -> None:
-        """On any thread that computes, under the pipeline's lock: for the next heartbeat."""
+    def _on_progress(self, progress: tuple[int, int], started: Sequence[int]) -> None:
+        """On any thread that computes, under the pipeline's lock: for who watches over us."""
         self._bus.batch = progress
+        if self._page is not None:
+            self._page.start(started)
+            self._page.work(progress[1])
+
+    def _on_patience(self, patience_ns: int) -> None:
+        """On the thread that runs a model: this will take long, or it is over (0)."""
+        if self._page is not None:
+            self._page.busy_until(time.monotonic_ns() + patience_ns if patience_ns else 0)
 
     def _on_state(self, state: str) -> None:
         """On the bus thread: tell the supervisor what the broker knows already."""
@@ -243,7 +257,7 @@ def _offer(launch: Launch, servable: Servable) -> control.Ready:
         service=launch.service,
         # Three batches: one on the device, one in Python stages, one that gathers or is answered.
         # With two, each cycle waits for the broker once (overlap 1.7 to 1.8 instead of 1.8 to 1.9).
-        credit=min(limits.CREDIT_MAX, 3 * batch_size),
+        credit=min(limits.CREDIT_MAX, STARTED_MAX, 3 * batch_size),
         methods=tuple(map(declaration.signature, methods)),
         device=control.Device(*servable.device),
         pid=os.getpid(),

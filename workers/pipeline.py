@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from protocol import status
 from protocol.values import Failure, Result
@@ -33,15 +33,16 @@ class PipelineError(Exception):
 class Pipeline:
     """Computes requests, on the calling thread and on a device thread of its own.
 
-    on_progress: takes (number, start) of the oldest work that runs, whenever it changes; called
-    on both threads. wake_main: called on the device thread when the main thread has to look.
+    on_progress: takes (number, start) of the oldest work that runs, whenever it changes, and the
+    tickets that are computed for the first time; called on both threads. wake_main: called on the
+    device thread when the main thread has to look.
     is_remote: models are computed elsewhere, so that a run of them is a wait for the device thread.
     """
 
     def __init__(
         self,
         executor: Executor,
-        on_progress: Callable[[tuple[int, int]], None],
+        on_progress: Callable[[tuple[int, int], Sequence[int]], None],
         wake_main: Callable[[], None],
         is_remote: bool = False,
     ) -> None:
@@ -129,8 +130,14 @@ class Pipeline:
     def _started(self, work: Work | None) -> Work | None:
         """REQUIRES: the lock."""
         if work is not None:
-            self._on_progress(self._scheduler.progress)
+            self._say_progress()
         return work
+
+    def _say_progress(self) -> None:
+        """REQUIRES: the lock."""
+        scheduler = self._scheduler
+        self._on_progress(scheduler.progress, scheduler.started)
+        scheduler.started.clear()
 
     def _run_next_on_device(self) -> bool:
         """On the device thread: run one work. Returns False if none was there."""
@@ -162,7 +169,7 @@ class Pipeline:
         scheduler = self._scheduler
         with self._lock:
             scheduler.complete(work, outcomes, time.monotonic_ns())
-            self._on_progress(scheduler.progress)
+            self._say_progress()
             if work.model is None:
                 # A long run shall not wait until what has arrived meanwhile is decoded.
                 self._wake_device_for_long_run()

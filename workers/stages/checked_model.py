@@ -6,7 +6,7 @@ Only bytes and dtype of an instance are compared with the model, never its shape
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +92,9 @@ class CheckedModel(ABC):
         allowed = batch_sizes or declaration.batch_sizes or BATCH_SIZES_DEFAULT
         #: Sizes of the batches that the model is run with, ascending.
         self.batch_sizes = tuple(sorted(allowed)) if sizes[0] == -1 else (sizes[0],)
+        #: Told before something long, such as a compilation, for how many ns to be patient, and
+        #: with 0 when it is over.
+        self.on_patience: Callable[[int], None] = lambda patience_ns: None  # noqa: ARG005
         #: Backend errors since the owner last cleared the list: for its log, not for clients.
         self.faults: list[BackendError] = []
 

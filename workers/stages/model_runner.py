@@ -27,6 +27,13 @@ Array = npt.NDArray[Any]
 FAULTS_MAX = 16
 
 
+#: How long the first run with new shapes may take: on an NPU a large graph compiles for minutes.
+COMPILE_NS = 600 * 1_000_000_000
+
+#: Shapes that are remembered; a model with more of them compiles all the time anyway.
+SHAPES_MAX = 4_096
+
+
 class ModelRunner(CheckedModel):
     """A model that is loaded in this process. Parameters and errors: see `CheckedModel`."""
 
@@ -38,6 +45,8 @@ class ModelRunner(CheckedModel):
     ) -> None:
         super().__init__(declaration, loaded.inputs, loaded.outputs, batch_sizes)
         self._loaded = loaded
+        #: Shapes that were run before, by subgraph: a new one is compiled first.
+        self._compiled: set[tuple[int, tuple[tuple[int, ...], ...]]] = set()
 
     def run(
         self,
@@ -113,7 +122,19 @@ class ModelRunner(CheckedModel):
 
     def _predict(self, subgraph: int, arrays: list[Array], size: int) -> Sequence[Array]:
         """Run the backend and check what it gave. Raises BackendError."""
-        outputs = self._loaded.predict(subgraph, arrays)
+        shapes = (subgraph, tuple(array.shape for array in arrays))
+        is_new = shapes not in self._compiled
+        if is_new:
+            self.on_patience(COMPILE_NS)
+        try:
+            outputs = self._loaded.predict(subgraph, arrays)
+        finally:
+            if is_new:
+                self.on_patience(0)
+        if is_new:
+            if len(self._compiled) >= SHAPES_MAX:
+                self._compiled.clear()
+            self._compiled.add(shapes)
         expected = self._outputs_counts[subgraph]
         if len(outputs) != expected:
             raise BackendError(f"model gave {len(outputs)} outputs, not {expected}")

@@ -43,8 +43,8 @@ class PendingRequest:
     """One request with its instances, until each of them has a result."""
 
     __slots__ = (
-        "deadline_ns", "dialect", "instances", "is_over", "is_redelivered", "method", "results",
-        "spec", "ticket", "trace_id", "unfinished",
+        "deadline_ns", "dialect", "instances", "is_over", "is_redelivered", "is_started", "method",
+        "results", "spec", "ticket", "trace_id", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,8 @@ class PendingRequest:
         self.instances = instances
         self.deadline_ns = deadline_ns
         self.is_redelivered = is_redelivered
+        #: Some of it has been taken to be computed.
+        self.is_started = False
         self.trace_id = trace_id
         #: One per instance; None where it is still under way.
         self.results: list[Result | None] = [None] * len(instances)

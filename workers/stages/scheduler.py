@@ -47,6 +47,8 @@ class Scheduler:
         self.finished: list[PendingRequest] = []
         #: Requests whose budget ran out; the caller answers and clears.
         self.expired: list[PendingRequest] = []
+        #: Tickets whose first rows were taken; the caller notes and clears.
+        self.started: list[int] = []
         self._plans = plans
         #: By method, one queue for each step; those of model steps stay empty.
         self._python: dict[str, list[deque[Row]]] = {
@@ -215,6 +217,10 @@ class Scheduler:
     def _start(self, model: Subgraph | None, rows: list[Row], now_ns: int) -> Work:
         self._last_number += 1
         work = Work(model, rows, self._last_number, now_ns)
+        for row in rows:
+            if not row.request.is_started:
+                row.request.is_started = True
+                self.started.append(row.request.ticket)
         self._running.append(work)
         return work
 

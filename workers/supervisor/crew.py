@@ -126,7 +126,7 @@ class Crew:
                 case Spawn():
                     self._spawn(member, now_ns)
                 case Kill():
-                    self._kill(member)
+                    self.kill(member, f"it took too long, {member.slot.state}")
                 case GiveUp():
                     member.slot.apply(slots.GAVE_UP, now_ns)
                     log.error("slot given up", slot=action.slot, last_exit=member.last_exit)
@@ -169,9 +169,11 @@ class Crew:
         member.slot.apply(slots.TERMINATED, now_ns)
         member.child.terminate()
 
-    def _kill(self, member: Member) -> None:
+    def kill(self, member: Member, reason: str) -> None:
+        """Kill a process. REQUIRES: it is here."""
         assert member.child is not None, member.slot.name
-        log.warning("child killed", slot=member.slot.name, pid=member.child.pid)
+        log.warning("child killed", slot=member.slot.name, pid=member.child.pid, reason=reason)
+        member.kill_reason = reason
         member.slot.mark_killed()
         member.child.kill()
 
@@ -286,9 +288,12 @@ class Crew:
         self._selector.unregister(child.pidfd)
         if child.channel_fd in self._selector.get_map():
             self._selector.unregister(child.channel_fd)
+        started = None if child.page is None else child.page.started()
         returncode = child.reap()
-        member.forget_process()
         text = exit_text(returncode)
+        if member.kill_reason is not None:
+            text = f"{text} ({member.kill_reason})"
+        member.forget_process()
         # Who waits for a first start is told of its failure; nobody is told of a later death.
         is_news = member.slot.state == slots.READY or (
             member.slot.state == slots.STARTING and child.generation > 1
@@ -301,7 +306,7 @@ class Crew:
             exit=text,
         )
         if member.spec.kind == WORKER and returncode != restart_policy.EXIT_DRAINED:
-            self._losses.report(member.slot.name, child.generation, text)
+            self._losses.report(member.slot.name, child.generation, text, started)
         self._note_exit(member, text)
 
     def _note_exit(self, member: Member, text: str) -> None:
@@ -351,7 +356,7 @@ class Crew:
             case stop_policy.KILL:
                 for member in present:
                     if not member.slot.snapshot().is_killed:
-                        self._kill(member)
+                        self.kill(member, "the server's grace is over")
             case stop_policy.DONE:
                 return True
         return False

@@ -24,6 +24,8 @@ class Member:
         self.slot = Slot(spec.slot, chance, generation=generation)
         #: The process; None exactly in VACANT, BACKOFF and FAILED.
         self.child: Child | None = None
+        #: Why we killed the process, if we did: it goes into how it ended.
+        self.kill_reason: str | None = None
         #: How the latest process ended, for the status.
         self.last_exit: str | None = None
         #: What the latest process said was wrong.
@@ -64,6 +66,7 @@ class Member:
     def forget_process(self) -> None:
         """The process is gone: what was true of it is not true of its successor."""
         self.child = None
+        self.kill_reason = None
         self.device = None
         self.producers = []
         self.is_serving = False

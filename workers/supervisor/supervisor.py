@@ -25,6 +25,7 @@ from workers.supervisor.child import ChildSpec
 from workers.supervisor.control_listener import ControlListener
 from workers.supervisor.crew import KILL_WAIT_MS, Crew
 from workers.supervisor.door_table import ALREADY_RUNNING_TEXTS, Door, DoorTable, Settled
+from workers.supervisor.hang_policy import HangLimits
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import NS_PER_S, Member
 from workers.supervisor.restart_policy import EXIT_WATCHDOG, RestartLimits
@@ -34,10 +35,13 @@ from workers.supervisor.run_directory import RunDirectory
 from workers.supervisor.slot import NS_PER_MS
 from workers.supervisor.slot_commands import SLOT_COMMANDS, SlotCommandError
 from workers.supervisor.start_error import SIGNAL_TEXT, StartError, start_failure_text
+from workers.supervisor.watch import Watch
 
 log = get_logger("SERVING")
 
 T = TypeVar("T")
+
+HANG_LIMITS = HangLimits()
 
 #: Nothing is in flight while a server starts: who does not go in this time is killed.
 ABORT_GRACE_MS = 2_000
@@ -67,6 +71,7 @@ class Supervisor:
         limits: RestartLimits,
         chance: random.Random,
         is_shared: bool = False,
+        hang: HangLimits = HANG_LIMITS,
     ) -> None:
         """mode: for the status. is_shared: several gateways listen on one address."""
         self.exit_code = EXIT_OK
@@ -80,6 +85,7 @@ class Supervisor:
         self._crew = Crew(self._selector, self._losses, limits, chance, self)
         self._crew.doors = DoorTable(is_shared)
         self._rolls = RollRunner(self._crew)
+        self._watch = Watch(hang)
         self._listener: ControlListener | None = None
         self._starts: list[_Start] = []
         self._door_futures: dict[str, Future[str]] = {}
@@ -172,6 +178,8 @@ class Supervisor:
             self._crew.follow_policy(now_ns)
             while self._rolls.follow(now_ns):
                 self._crew.follow_policy(now_ns)
+            for member, reason in self._watch.look(self._crew.members.values(), now_ns):
+                self._crew.kill(member, reason)
             self._stop_if_gone()
         if self._stop_deadline_ns is not None:
             self._is_done = self._crew.go_down(now_ns, self._stop_deadline_ns)
@@ -183,7 +191,11 @@ class Supervisor:
     def _timeout_s(self, now_ns: int) -> float | None:
         timer_ns = self._stop_deadline_ns
         if timer_ns is None:
-            timers_ns = (self._crew.next_timer_ns(), self._rolls.next_timer_ns())
+            timers_ns = (
+                self._crew.next_timer_ns(),
+                self._rolls.next_timer_ns(),
+                self._watch.next_timer_ns(self._crew.members.values()),
+            )
             timer_ns = min((each for each in timers_ns if each is not None), default=None)
         elif timer_ns <= now_ns:
             timer_ns += KILL_WAIT_MS * NS_PER_MS
