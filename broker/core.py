@@ -29,6 +29,7 @@ from broker.deadlines import Deadlines
 from broker.dispatcher import Dispatcher
 from broker.invariants import check
 from broker.outbox import Outbox
+from broker.quarantine import Quarantine
 from broker.registration import Registration
 from broker.service import Frame, Request, Service, Worker
 from broker.stats import Counters, describe
@@ -53,6 +54,7 @@ class Core:
         self._clients: dict[Hashable, dict[int, Request]] = {}
         self._deadlines = Deadlines()
         self._dispatcher = Dispatcher(self.outbox)
+        self._quarantine = Quarantine(settings.quarantine_ms)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
         self._others: dict[int, Callable[[Hashable, bytes], None]] = {
             heads.CANCEL: self._receive_cancel,
@@ -99,6 +101,8 @@ class Core:
         service = self.registration.routes.get(heads.service_of(head))
         if service is None:
             return self._refuse(client, head, *self._no_service(head))
+        if self._quarantine and self._refuse_poison(client, head, frames, service, now_ns):
+            return None
         refusal = self.admission.refusal(head, frames, service)
         if refusal is not None:
             return self._refuse(client, head, *refusal)
@@ -117,6 +121,24 @@ class Core:
         else:
             self._dispatcher.dispatch(request, worker, now_ns)
         return None
+
+    def _refuse_poison(
+        self,
+        client: Hashable,
+        head: bytes,
+        frames: list[Frame],
+        service: Service,
+        now_ns: int,
+    ) -> bool:
+        wait_ms = self._quarantine.refused_for_ms(service.key, head, frames, now_ns)
+        if not wait_ms:
+            return False
+        message = (
+            f"the same request killed {self.settings.attempts_max} workers of "
+            f"{service.key.decode()} lately; it is refused for {wait_ms} ms more"
+        )
+        self._refuse(client, head, "poison_suspected", message)
+        return True
 
     def _receive_other(self, client: Hashable, head: bytes) -> None:
         """A parcel that is no request: rare, so it may cost more."""
@@ -254,6 +276,7 @@ class Core:
                     f"computed this request (attempts_max {self.settings.attempts_max}; "
                     f"last: {worker.worker_id}, {reason})"
                 )
+                self._quarantine.add(service.key, request.head, request.frames, now_ns)
                 self._fail(request, "worker_lost", message)
         self.serve_backlog(service, now_ns)
 

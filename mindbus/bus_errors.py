@@ -90,6 +90,7 @@ CLASS_OF_REASON: dict[str, type[BusError]] = {
     "deadline_exceeded": DeadlineExceeded,
     "cancelled": Cancelled,
     "worker_lost": Internal,
+    "poison_suspected": Internal,
     "malformed": InvalidInputs,
     "unsupported": InvalidInputs,
     "unknown_method": NotFound,

@@ -52,6 +52,12 @@ BUDGET_MS_MAX = 86_400_000
 #: Executions of one request: a request whose worker died is sent once more, then it fails.
 ATTEMPTS_MAX = 2
 
+#: How long a request that killed its workers is refused when it comes again.
+QUARANTINE_MS = 60_000
+
+#: Requests that are refused so at once; the oldest are forgotten for others.
+QUARANTINED_MAX = 1_024
+
 #: Requests that one worker may hold at once, whatever it announces in READY.
 CREDIT_MAX = 1024
 

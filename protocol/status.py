@@ -79,6 +79,9 @@ REASONS = {
     "worker_lost": Reason(
         INTERNAL, 500, MS_WORKER_UNAVAILABLE, False, "as many workers died of it as it had attempts"
     ),
+    "poison_suspected": Reason(
+        INTERNAL, 500, MS_WORKER_UNAVAILABLE, False, "the same bytes killed their workers lately"
+    ),
     "malformed": Reason(
         INVALID_ARGUMENT, 400, MS_INVALID_INPUTS, False, "bytes that break the protocol"
     ),
