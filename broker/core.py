@@ -12,7 +12,8 @@ Rules
   - A deadline answers on time whether the request waits or runs; the token of a running one comes
     home with the late reply, which is dropped.
   - Version 0 of a servable is an alias: the highest version that has a worker which takes work;
-    if none has, the highest version known.
+    if none has, the highest version known. SHARE splits it between versions. A request for it is
+    bound to a version only as long as that version takes work.
   - A service without device workers keeps its backlog for `service_grace_ns`: workers restart.
   - An extra worker gets only methods that it offers; a device worker gets every method.
 """
@@ -98,7 +99,7 @@ class Core:
         if outstanding is not None and request_id in outstanding:
             self.counters.duplicates += 1  # the running one will answer both
             return None
-        service = self.registration.routes.get(heads.service_of(head))
+        service = self.registration.resolve(heads.service_of(head))
         if service is None:
             return self._refuse(client, head, *self._no_service(head))
         if self._quarantine and self._refuse_poison(client, head, frames, service, now_ns):
@@ -279,6 +280,26 @@ class Core:
                 self._quarantine.add(service.key, request.head, request.frames, now_ns)
                 self._fail(request, "worker_lost", message)
         self.serve_backlog(service, now_ns)
+        self.rehome(service, now_ns)
+
+    def rehome(self, service: Service, now_ns: int) -> None:
+        """Nobody of this version takes work any more: requests for version 0 that wait here go to
+        the version that takes them now, if there is one."""
+        if service.takes_work or not service.queued:
+            return
+        alias = heads.service_key(service.servable, 0)
+        target = self.registration.resolve(alias)
+        if target is None or target is service or not target.takes_work:
+            return
+        for lane in service.lanes:
+            for backlog in (lane.suspects, lane.backlog):
+                for request in backlog.take_all():
+                    if heads.service_of(request.head) == alias:
+                        request.service = target
+                        request.lane = target.lane_of(request.head)
+                    is_suspect = backlog is lane.suspects
+                    (request.lane.suspects if is_suspect else request.lane.backlog).add(request)
+        self.serve_backlog(target, now_ns)
 
     def serve_backlog(self, service: Service, now_ns: int) -> None:
         """Give waiting requests to free tokens, as far as they go."""
