@@ -1,4 +1,4 @@
-"""The command line: serve, status, stop, restart, drain, kill, reset, infer, version."""
+"""The command line: `mindbus serve`, `status`, `restart`, `reload`, … (see `_parser`)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mindbus import infer_command, restart_command
+    from mindbus import infer_command, roll_commands
 
     parser = argparse.ArgumentParser(
         prog="mindbus", description="Serves MindSpore models over gRPC, REST and ZeroMQ."
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"time to finish running requests (default: {GRACE_MS_DEFAULT})",
     )
     stop.set_defaults(run=_stop, parser=stop)
-    restart_command.add_parser(commands)
+    roll_commands.add_parsers(commands)
     for name, (text, more) in SLOT_COMMAND_TEXTS.items():
         command = commands.add_parser(name, help=text, description=f"{text.capitalize()}. {more}")
         command.add_argument("slot", metavar="SLOT", help="as `mindbus status` shows it")
