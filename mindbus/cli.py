@@ -239,6 +239,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         grace_ms=config.grace_ms,
         restarts=RestartLimits(drain_limit_ms=config.grace_ms),
         hang=HangLimits(hang_ms=config.hang_ms),
+        worker_log_directory=config.worker_log_directory,
     )
 
 

@@ -70,6 +70,7 @@ class ServeConfig:
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
     hang_ms: int = limits.BUDGET_MS_DEFAULT
+    worker_log_directory: Path | None = None
     dec_key_file: Path | None = None
     dec_mode: str = "AES-GCM"
 
@@ -270,6 +271,12 @@ SETTINGS = (
         _whole(0, GRACE_MS_MAX),
         "a worker in which one stage or batch runs this long is killed and replaced; 0: never "
         f"(default: {limits.BUDGET_MS_DEFAULT})",
+    ),
+    Setting(
+        "worker_log_directory",
+        "DIR",
+        _path,
+        "a file for each worker's output (default: the terminal of the server)",
     ),
     Setting("dec_key_file", "FILE", _path, "file with the key of encrypted models, 16, 24 or 32 B"),
     Setting(

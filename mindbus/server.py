@@ -33,6 +33,7 @@ from workers.supervisor.run_directory import (
 from workers.supervisor.start_error import StartError
 from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
 from workers.supervisor.supervisor import Supervisor
+from workers.supervisor.worker_log import log_file_name
 
 __all__ = ["ServableLaunch", "Server", "ServerSettings", "StartError", "Tls"]
 
@@ -66,7 +67,12 @@ def _own_run_directory() -> Path:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What holds for a server as a whole. producers_addresses: beside the run directory's own."""
+    """What holds for a server as a whole.
+
+    producers_addresses: beside the run directory's own. worker_log_directory: a file for each
+    worker's standard output and error; a relative path begins where the process is when it starts
+    its servables; None = workers write where this process writes.
+    """
 
     run_directory: Path = field(default_factory=_own_run_directory)
     mode: str = EMBEDDED
@@ -75,6 +81,7 @@ class ServerSettings:
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
+    worker_log_directory: Path | None = None
     commands: Commands = field(default_factory=Commands)
     hang: HangLimits = field(default_factory=HangLimits)
 
@@ -345,6 +352,9 @@ class Server:
                 "producers_address": ipc_address(run_directory, PRODUCERS),
                 "dec_key": None,
             }
+        directory = self.settings.worker_log_directory
+        process = document["worker_id"].rpartition("/")[2]
+        log_name = log_file_name(launch.servable_name, process, version)
         return ChildSpec(
             document["worker_id"],
             WORKER,
@@ -358,4 +368,5 @@ class Server:
             extra=extra,
             needs_devices=models is not None,
             has_page=True,
+            log_file=None if directory is None else directory.absolute() / log_name,
         )

@@ -8,6 +8,7 @@ while the main thread is inside of a long computation. Exit codes: 0 drained, 3 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -131,6 +132,9 @@ def main() -> int:
     from workers.progress_page import page_from_environment
 
     configure("worker")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What user code prints shall be in a log file when the process is killed.
+        sys.stdout.reconfigure(line_buffering=True)
     page = page_from_environment()
     code = run_worker(document, stop, Reporter(document), signals, page=page)
     _bound_exit(code)

@@ -43,6 +43,7 @@ def test_every_setting_has_a_flag_and_a_variable_that_mean_the_same() -> None:
         "producers_addresses": "tcp://127.0.0.1:6000",
         "grace_ms": "1",
         "hang_ms": "1",
+        "worker_log_directory": "/l",
         "dec_key_file": "/k",
         "dec_mode": "AES-CBC",
     }

@@ -82,6 +82,7 @@ SHELLS = {
     "workers/supervisor/slot_commands.py",
     "workers/supervisor/start_error.py",
     "workers/supervisor/supervisor.py",
+    "workers/supervisor/worker_log.py",
 }
 
 
