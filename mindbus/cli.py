@@ -246,8 +246,12 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
 def _launches(config: ServeConfig) -> list[ServableLaunch]:
     """One launch per servable. Raises StartError, ConfigError."""
     from mindbus.servables import ServableLaunch, check_servable, discover_servables
+    from workers.prctl import keep_memory_private
 
-    dec_key = None if config.dec_key_file is None else read_dec_key(config.dec_key_file)
+    dec_key = None
+    if config.dec_key_file is not None:
+        keep_memory_private()
+        dec_key = read_dec_key(config.dec_key_file)
     choices = config.servables or tuple(
         ServableChoice(name) for name in discover_servables(config.servable_directory)
     )

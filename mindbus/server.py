@@ -18,6 +18,7 @@ from mindbus.config import EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
 from mindbus.servables import ServableLaunch, check_servable, worker_document, worker_slot
 from protocol import limits
 from telemetry.log import get_logger
+from workers.prctl import keep_memory_private
 from workers.supervisor.child import CONTROL_FD, REPORT_FD, ChildSpec, python_command
 from workers.supervisor.door_table import DOOR_NAMES, GRPC, REST, Door
 from workers.supervisor.hang_policy import HangLimits
@@ -118,6 +119,9 @@ class Server:
         """
         if not launches:
             raise StartError("no servable to start")
+        if any(launch.dec_key is not None for launch in launches):
+            # It stays here, for workers that take another's place.
+            keep_memory_private()
         for launch in launches:
             check_servable(launch)
         specs = [spec for launch in launches for spec in self._worker_specs(launch)]

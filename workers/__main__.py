@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from workers.orphan import die_with_parent, take_group_along
+from workers.prctl import keep_memory_private
 from workers.supervisor.child import REPORT_FD
 from workers.supervisor.json_lines import encode_line
 
@@ -121,6 +122,8 @@ def _bound_exit(code: int) -> None:
 def main() -> int:
     """Run the worker that stdin describes. Returns its exit code."""
     document = json.load(sys.stdin)
+    if document.get("dec_key") is not None:
+        keep_memory_private()
     die_with_parent(int(document["parent_pid"]))
     take_group_along()
     stop = threading.Event()

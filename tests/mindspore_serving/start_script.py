@@ -66,15 +66,12 @@ class StartScript:
     Its current directory is `directory/cwd`: what is relative in a script begins elsewhere.
     """
 
-    def __init__(self, directory: Path, source: str, backend: str = "numpy") -> None:
+    def __init__(
+        self, directory: Path, source: str, backend: str = "numpy", **environment: str
+    ) -> None:
+        """environment: variables beside those of this process."""
         path = directory / "serving_server.py"
         path.write_text(source)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "MINDBUS_BACKEND": backend,
-            "XDG_RUNTIME_DIR": str(directory),
-        }
         self._directory = directory
         self.cwd = directory / "cwd"
         self.cwd.mkdir(exist_ok=True)
@@ -83,7 +80,13 @@ class StartScript:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "MINDBUS_BACKEND": backend,
+                "XDG_RUNTIME_DIR": str(directory),
+                **environment,
+            },
             cwd=self.cwd,
         )
         self.lines: list[str] = []

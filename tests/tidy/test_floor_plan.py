@@ -71,6 +71,7 @@ SHELLS = {
     "workers/model_calls.py",
     "workers/orphan.py",
     "workers/pipeline.py",
+    "workers/prctl.py",
     "workers/progress_page.py",
     "workers/servable/loader.py",
     "workers/supervisor/child.py",

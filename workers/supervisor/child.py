@@ -47,13 +47,14 @@ class ChildSpec:
     channel: REPORT_FD or CONTROL_FD. servable, version, device: for workers, shown in the status.
     extra: number of an extra worker, which has no device. needs_devices: its models are on the
     device workers of its service. has_page: it tells its progress (`workers.progress_page`).
-    log_file: takes standard output and error; None = those of this process.
+    log_file: takes standard output and error; None = those of this process. The document may hold a
+    key, so `repr` does not show it.
     """
 
     slot: str
     kind: str
     command: tuple[str, ...]
-    document: Mapping[str, Any]
+    document: Mapping[str, Any] = field(repr=False)
     channel: str = REPORT_FD
     environment: Mapping[str, str] = field(default_factory=dict)
     servable: str = ""
