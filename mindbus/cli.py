@@ -177,9 +177,9 @@ def _announce(line: str) -> None:
 
 def _serve(flags: argparse.Namespace) -> int:
     # Here and not above: `status` and `stop` need none of it and shall answer at once.
+    from mindbus.mindspore_check import warn_of_version
     from mindbus.server import Server, StartError
     from mindbus.status_table import ready_line
-    from mindbus.version_check import warn_of_version
     from telemetry.log import configure
 
     configure("mindbus")

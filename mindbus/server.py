@@ -10,14 +10,17 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 from mindbus.config import EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
+from mindbus.mindspore_check import library_environment
 from mindbus.servables import ServableLaunch, check_servable, worker_document, worker_slot
 from protocol import limits
 from telemetry.log import get_logger
+from workers.backends.mindspore_discovery import ASCEND_ROOT
 from workers.prctl import keep_memory_private
 from workers.supervisor.child import CONTROL_FD, REPORT_FD, ChildSpec, python_command
 from workers.supervisor.door_table import DOOR_NAMES, GRPC, REST, Door
@@ -72,7 +75,8 @@ class ServerSettings:
 
     producers_addresses: beside the run directory's own. worker_log_directory: a file for each
     worker's standard output and error; a relative path begins where the process is when it starts
-    its servables; None = workers write where this process writes.
+    its servables; None = workers write where this process writes. ascend_root: where CANN is looked
+    for.
     """
 
     run_directory: Path = field(default_factory=_own_run_directory)
@@ -83,6 +87,7 @@ class ServerSettings:
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
     worker_log_directory: Path | None = None
+    ascend_root: Path = ASCEND_ROOT
     commands: Commands = field(default_factory=Commands)
     hang: HangLimits = field(default_factory=HangLimits)
 
@@ -310,6 +315,11 @@ class Server:
             ),
         ]
 
+    @cached_property
+    def _libraries(self) -> dict[str, str]:
+        """What MindSpore's workers need in their environment; found once."""
+        return library_environment(os.environ, self.settings.ascend_root)
+
     def _worker_specs(self, launch: ServableLaunch) -> list[ChildSpec]:
         """The workers that load the models of a launch."""
         if launch.device_ids:
@@ -359,13 +369,16 @@ class Server:
         directory = self.settings.worker_log_directory
         process = document["worker_id"].rpartition("/")[2]
         log_name = log_file_name(launch.servable_name, process, version)
+        environment = dict(self._libraries) if launch.backend == "mindspore" else {}
+        if device is not None:
+            environment["SERVING_DEVICE_ID"] = str(device)
         return ChildSpec(
             document["worker_id"],
             WORKER,
             self.settings.commands.worker,
             document,
             REPORT_FD,
-            {} if device is None else {"SERVING_DEVICE_ID": str(device)},
+            environment,
             servable=launch.servable_name,
             version=version,
             device=device,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from mindbus.mindspore_check import warn_of_version
 from mindbus.servables import ServableLaunch
-from mindbus.version_check import warn_of_version
 from mindspore_serving.server.devices import TARGETS, available_device_types
 from mindspore_serving.server.host import host
 from mindspore_serving.server.merging import Deployment, as_configs, merge_configs

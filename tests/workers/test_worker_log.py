@@ -41,7 +41,7 @@ def test_without_a_directory_a_worker_writes_to_the_terminal() -> None:
 def test_a_directory_that_cannot_be_made_is_warned_of_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure("test", {})
+    configure("pytest", {})
     (tmp_path / "serving_logs").write_text("a file is in the way")
     logs = WorkerLogs()
     for device in range(3):
