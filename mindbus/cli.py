@@ -30,7 +30,7 @@ from workers.supervisor.child import CODE_ROOT
 
 if TYPE_CHECKING:
     from mindbus.servables import ServableLaunch
-    from mindbus.server import ServerSettings
+    from mindbus.server import ServerSettings, Tls
 
 EXIT_OK = 0
 EXIT_ERROR = 1
@@ -190,11 +190,11 @@ def _serve(flags: argparse.Namespace) -> int:
         launches = _launches(config)
         if config.backend == "mindspore":
             warn_of_version()
-        size = config.max_msg_mb_size
-        with _hint("--grpc-address" if config.grpc_unix_address else "--grpc-port"):
-            server.open_grpc(config.grpc_address, size)
-        with _hint("--rest-port"):
-            server.open_rest(config.rest_address, size)
+        size, tls = config.max_msg_mb_size, _tls(config)
+        with _hint("--grpc-address" if config.grpc_unix_address else "--grpc-port", tls):
+            server.open_grpc(config.grpc_address, size, tls)
+        with _hint("--rest-port", None):
+            server.open_rest(config.rest_address, size, tls)
         server.start_servables(launches)
         _announce(ready_line(server.status()))
     except StartError as error:
@@ -211,17 +211,21 @@ def _serve(flags: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _hint(option: str) -> Iterator[None]:
-    """Say with MindSpore Serving's text for a door that cannot be opened what to try."""
+def _hint(option: str, tls: Tls | None) -> Iterator[None]:
+    """Say with MindSpore Serving's text for a door that cannot be opened what to try.
+
+    tls: given if the text is the same for files of TLS that cannot be used.
+    """
     from mindbus.server import StartError
 
     try:
         yield
     except StartError as error:
-        if not str(error).startswith("Serving Error: "):
+        if "start failed" not in str(error):
             raise
+        files = "" if tls is None else "; or a TLS file that cannot be used?"
         raise StartError(
-            f"{error} (in use, or not an address of this machine? see --host and {option})"
+            f"{error} (in use, or not an address of this machine? see --host and {option}{files})"
         ) from None
 
 
@@ -240,6 +244,20 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         restarts=RestartLimits(drain_limit_ms=config.grace_ms),
         hang=HangLimits(hang_ms=config.hang_ms),
         worker_log_directory=config.worker_log_directory,
+    )
+
+
+def _tls(config: ServeConfig) -> Tls | None:
+    from mindbus.server import Tls
+
+    if config.tls_certificate is None:
+        return None
+    ca = config.tls_client_ca
+    return Tls(
+        str(config.tls_certificate),
+        str(config.tls_private_key),
+        None if ca is None else str(ca),
+        ca is not None,
     )
 
 
