@@ -72,6 +72,9 @@ REASONS = {
     "body_too_large": Reason(
         RESOURCE_EXHAUSTED, 413, MS_INVALID_INPUTS, False, "one body is over the limit"
     ),
+    "unread_bytes_full": Reason(
+        RESOURCE_EXHAUSTED, 429, MS_FAILED, True, "the client leaves too many replies unread"
+    ),
     "deadline_exceeded": Reason(
         DEADLINE_EXCEEDED, 504, MS_FAILED, False, "the budget ran out, queued or running"
     ),
