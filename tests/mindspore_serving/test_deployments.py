@@ -371,7 +371,7 @@ ENCRYPTED = """
 from mindspore_serving import server
 
 for key in (b"w" * 16, b"k" * 16):
-    config = server.ServableStartConfig(".", "steps", dec_key=key, dec_mode="AES-CBC")
+    config = server.ServableStartConfig(".", "steps", 0, dec_key=key, dec_mode="AES-CBC")
     try:
         server.start_servables(config)
     except RuntimeError as error:
