@@ -106,13 +106,17 @@ def test_a_new_version_takes_over_under_load_and_no_request_fails(
     tmp_path: Path, devices: str, flags: tuple[str, ...]
 ) -> None:
     write_version(tmp_path, 1)
-    with serving(tmp_path, "--device-ids", devices) as (server, load):
+    logs = tmp_path / "logs"
+    where = ("--device-ids", devices, "--worker-log-directory", str(logs))
+    with serving(tmp_path, *where) as (server, load):
         wait_until(lambda: load.factors[10] >= 20)
         write_version(tmp_path, 2)
         done = reload(server, "--settle-ms", "300", *flags)
         assert (done.returncode, done.stderr) == (0, "")
         workers = len(devices.split(","))
         assert slots_of(server) == {f"scale/2/device{n}": "READY" for n in range(workers)}
+        log = logs / "log_scale_device0_version2.log"
+        assert "version number: 2" in log.read_text()
         before = load.factors[10]
         wait_until(lambda: load.factors[100] >= 50)
         assert load.factors[10] == before, "the old version answers nobody any more"

@@ -26,6 +26,7 @@ from workers.supervisor.roll import (
     plan_roll,
 )
 from workers.supervisor.stop_policy import WORKER
+from workers.supervisor.worker_log import log_file_name
 
 log = get_logger("SERVING")
 
@@ -213,7 +214,11 @@ def _successor_spec(spec: ChildSpec, slot: str, version: int | None) -> ChildSpe
     if version is None:
         return replace(spec, slot=slot, document=document)
     document |= {"version": version, "version_asked": version}
-    return replace(spec, slot=slot, document=document, version=version)
+    log_file = spec.log_file
+    if log_file is not None:
+        process = slot.rpartition("/")[2]
+        log_file = log_file.with_name(log_file_name(spec.servable, process, version))
+    return replace(spec, slot=slot, document=document, version=version, log_file=log_file)
 
 
 def _candidate(member: Member) -> Candidate:
