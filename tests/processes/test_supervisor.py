@@ -273,7 +273,8 @@ def test_a_killed_worker_is_reported_to_the_broker_and_replaced_at_once(world: W
         assert broker.poll(10_000)
         _, packed, body = broker.recv_multipart()
     assert head.unpack(packed).command == head.LOST
-    assert control.unpack_lost([body]) == control.Lost("add/1/device0", 1, "killed by SIGKILL")
+    lost = control.Lost("add/1/device0", 1, "killed by SIGKILL", started=())
+    assert control.unpack_lost([body]) == lost
     after = wait_for_state(server, "add/1/device0", "READY", 2)
     assert after["pid"] != before["pid"]
     assert (after["restarts"], after["last_exit"]) == (1, "killed by SIGKILL")
@@ -429,7 +430,7 @@ def test_a_drain_that_takes_too_long_is_ended_by_force(world: World) -> None:
     server.start_servables([world.servable("stuck", drain="hang"), world.servable("good")])
     os.kill(slot(server, "stuck/1/device0")["pid"], signal.SIGTERM)
     vacant = wait_for_state(server, "stuck/1/device0", "VACANT", 1)
-    assert vacant["last_exit"] == "killed by SIGKILL"
+    assert vacant["last_exit"] == "killed by SIGKILL (it took too long, DRAINING)"
 
 
 # ---------------------------------------------------------------- going down

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.world import World
+from tests.sim.world import run_seed
 
-#: Seeds of one test run; `MINDBUS_SIM_SEEDS` and `MINDBUS_SIM_FIRST` choose others.
 CHUNK = 10
-
-
-def run_seed(seed: int) -> World:
-    """Run one world; a failure names the seed that replays it."""
-    world = World(seed)
-    try:
-        world.run()
-    except AssertionError as error:
-        raise AssertionError(f"seed {seed} at {world.now_ns} ns: {error}") from error
-    return world
 
 
 @pytest.mark.parametrize("first", range(0, 40, CHUNK))
 def test_every_seed_keeps_the_invariants_and_answers_each_request_once(first: int) -> None:
     for seed in range(first, first + CHUNK):
+        run_seed(seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(40, 200, 4 * CHUNK))
+def test_many_more_seeds_do_so_too(first: int) -> None:
+    for seed in range(first, first + 4 * CHUNK):
         run_seed(seed)
 
 

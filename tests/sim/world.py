@@ -260,3 +260,13 @@ class World:
     def deadline_slack_ns(self) -> int:
         """How late an answer may reach a client: one tick, the way back, and the way in."""
         return TICK_NS + 2 * 3 * MS + 2 * MS
+
+
+def run_seed(seed: int) -> World:
+    """Run one world; a failure names the seed that replays it. Raises AssertionError."""
+    world = World(seed)
+    try:
+        world.run()
+    except AssertionError as error:
+        raise AssertionError(f"seed {seed} at {world.now_ns} ns: {error}") from error
+    return world
