@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workers.launch import GroupPlace
 from workers.servable.loader import resolve_version
 from workers.supervisor.start_error import StartError
 
@@ -17,6 +18,7 @@ class ServableLaunch:
 
     version 0: the newest that is there. device_target None: the best that is there.
     batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
+    group: of a distributed servable, which has one worker whatever its devices.
     """
 
     servable_directory: str
@@ -28,6 +30,7 @@ class ServableLaunch:
     dec_key: bytes | None = field(default=None, repr=False)
     dec_mode: str = "AES-GCM"
     batch_sizes: tuple[int, ...] | None = None
+    group: GroupPlace | None = None
 
     def resolved_version(self) -> int:
         """The version that will run. A worker that declares models checks that it is there."""

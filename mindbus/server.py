@@ -299,6 +299,26 @@ class Server:
             "dec_mode": launch.dec_mode,
             "batch_sizes": None if launch.batch_sizes is None else list(launch.batch_sizes),
         }
+        if launch.group is not None:
+            slot = f"{launch.servable_name}/{version}/distributed"
+            document = {
+                **common,
+                "device_id": 0,
+                "worker_id": slot,
+                "group": vars(launch.group),
+            }
+            command = self.settings.commands.worker
+            return [
+                ChildSpec(
+                    slot,
+                    WORKER,
+                    command,
+                    document,
+                    servable=launch.servable_name,
+                    version=version,
+                    is_distributed=True,
+                )
+            ]
         specs = []
         for device_id in launch.device_ids:
             slot = f"{launch.servable_name}/{version}/device{device_id}"

@@ -17,6 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from protocol import control, limits
@@ -26,6 +27,7 @@ from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
 from workers.backends.base import Backend, BackendError, DeviceReport
 from workers.bus import WAKE, Bus, Delivery, Signals, Wake
+from workers.distributed.group_backend import GroupBackend
 from workers.launch import BACKENDS, Launch, LaunchError, read_launch
 from workers.pipeline import Pipeline
 from workers.servable.declarations import ModelDeclaration, ServableDeclaration
@@ -39,6 +41,7 @@ log = get_logger("WORKER")
 EXIT_DRAINED = 0
 EXIT_BUG = 1
 EXIT_BOOT_FAILED = 3
+EXIT_GROUP_LOST = 4
 
 #: At most one line about faults of user code and models in this time.
 FAULT_LOG_INTERVAL_NS = 1_000_000_000
@@ -55,6 +58,9 @@ class ProcessSignals(Signals, Protocol):
     def serve(self) -> None:
         """From now on the bus reads them; before, a signal ends the process."""
 
+    def end(self, code: int) -> None:
+        """End the process at once, from any thread."""
+
 
 class BootError(Exception):
     """The servable cannot be served; the text is for the person who started it."""
@@ -66,6 +72,7 @@ class Servable(NamedTuple):
     declaration: ServableDeclaration
     executor: Executor
     device: DeviceReport
+    backend: Backend
 
 
 def run_worker(
@@ -90,7 +97,20 @@ def run_worker(
         log.info("boot failed", error=str(error))
         report({"state": "failed", "error": str(error)})
         return EXIT_BOOT_FAILED
+    if isinstance(servable.backend, GroupBackend):
+        assert signals is not None, "a distributed servable has a process of its own"
+        servable.backend.serve(partial(_end_with_group, report, signals))
     return _Service(launch, servable, stop, report, signals, dialects).run()
+
+
+def _end_with_group(report: Report, signals: ProcessSignals, reason: str) -> None:
+    """The group is over, and the process with it: the next one forms a new group.
+
+    The broker gives it what this one still holds.
+    """
+    log.error("group lost", reason=reason)
+    report({"state": "failed", "error": reason})
+    signals.end(EXIT_GROUP_LOST)
 
 
 # ---------------------------------------------------------------- boot
@@ -110,6 +130,7 @@ def boot(launch: Launch, signals: ProcessSignals | None = None) -> Servable:
     if signals is not None:
         signals.install()  # again: the library behind the device may have handlers of its own
     declaration = declaration or _declare(launch)
+    _check_kind(declaration, backend)
     runners = {
         key: _load_model(launch, model, backend) for key, model in declaration.models.items()
     }
@@ -118,10 +139,12 @@ def boot(launch: Launch, signals: ProcessSignals | None = None) -> Servable:
     except RuntimeError as error:
         raise BootError(str(error)) from None
     log.info("servable loaded", service=launch.service, device=f"{device.target}:{device.id}")
-    return Servable(declaration, executor, device)
+    return Servable(declaration, executor, device, backend)
 
 
 def _make_backend(launch: Launch) -> Backend:
+    if launch.group is not None:
+        return GroupBackend(launch.group, is_first=launch.generation == 1)
     module_name, class_name = BACKENDS[launch.backend]
     try:
         made: Backend = getattr(importlib.import_module(module_name), class_name)()
@@ -130,11 +153,25 @@ def _make_backend(launch: Launch) -> Backend:
     return made
 
 
+def _check_kind(declaration: ServableDeclaration, backend: Backend) -> None:
+    """Raises BootError unless a distributed servable is started as one, and no other is."""
+    if isinstance(backend, GroupBackend):
+        try:
+            backend.check(declaration)
+        except BackendError as error:
+            raise BootError(str(error)) from None
+    elif any(model.group is not None for model in declaration.models.values()):
+        raise BootError(
+            f"Servable '{declaration.name}' is declared as distributed servable, it is started by "
+            "distributed.start_servable"
+        )
+
+
 def _declare(launch: Launch) -> ServableDeclaration:
     directory, name = launch.servable_directory, launch.servable_name
     try:
         declaration = import_servable(directory, name)
-        resolve_version(directory, name, launch.version_asked, bool(declaration.models))
+        resolve_version(directory, name, launch.version_asked, declaration.has_model_files)
     except RuntimeError as error:
         if error.__cause__ is not None:  # where in the user's code: for the log only
             log.error("import of the servable failed", exc_info=error.__cause__)
@@ -163,6 +200,8 @@ def _load_model(launch: Launch, model: ModelDeclaration, backend: Backend) -> Mo
         runner = ModelRunner(model, loaded, launch.batch_sizes)
         runner.warm_up()
     except (BackendError, RuntimeError) as error:
+        if model.group is not None:
+            raise BootError(str(error)) from None
         raise BootError(
             f"Raise failed: Load model failed, servable directory: '{launch.servable_directory}', "
             f"servable name: '{launch.servable_name}', model file: '[{', '.join(model.files)}]', "
@@ -199,7 +238,10 @@ class _Service:
             launch.workers_address, SessionSettings(self._offer), stop, self._on_state, signals
         )
         self._pipeline = Pipeline(
-            servable.executor, self._on_progress, lambda: self._bus.deliveries.put(WAKE)
+            servable.executor,
+            self._on_progress,
+            lambda: self._bus.deliveries.put(WAKE),
+            servable.declaration.device_width,
         )
         self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects)
         self._epoch = 0
@@ -321,7 +363,8 @@ def _offer(launch: Launch, servable: Servable) -> control.Ready:
         service=launch.service,
         # Three batches: one on the device, one in Python stages, one that gathers or is answered.
         # With two, each cycle waits for the broker once (overlap 1.7 to 1.8 instead of 1.8 to 1.9).
-        credit=min(limits.CREDIT_MAX, 3 * batch_size),
+        # What runs models several batches at once holds more.
+        credit=min(limits.CREDIT_MAX, (2 + declaration.device_width) * batch_size),
         methods=tuple(map(declaration.signature, declaration.methods)),
         device=control.Device(*servable.device),
         pid=os.getpid(),

@@ -20,6 +20,18 @@ BACKENDS = {
 DEC_MODES = ("AES-GCM", "AES-CBC")
 
 
+@dataclass(frozen=True)
+class GroupPlace:
+    """Where the group of a distributed servable meets. address: `ip:port` of its worker.
+
+    wait_s: how long the worker waits for its agents; 0 = for ever.
+    """
+
+    rank_table_file: str
+    address: str
+    wait_s: int
+
+
 class LaunchError(Exception):
     """A launch document that cannot be followed; the text names the key and the value."""
 
@@ -32,6 +44,7 @@ class Launch:
     device_target: None = the best that is there.
     worker_id, generation: the slot and its incarnation. dec_key: never shown, not even by `repr`.
     batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
+    group: of a distributed servable.
     """
 
     servable_directory: str
@@ -48,6 +61,7 @@ class Launch:
     dec_mode: str
     parent_pid: int
     batch_sizes: tuple[int, ...] | None
+    group: GroupPlace | None = None
 
     @property
     def service(self) -> str:
@@ -68,10 +82,11 @@ def read_launch(document: Mapping[str, Any]) -> Launch:
         workers_address=_text(document, "workers_address"),
         worker_id=_text(document, "worker_id"),
         generation=_number(document, "generation", 0),
-        dec_key=_key(document),
+        dec_key=decode_key(document),
         dec_mode=_one_of(document, "dec_mode", DEC_MODES),
         parent_pid=_number(document, "parent_pid", 0),
         batch_sizes=_sizes(document),
+        group=_group(document),
     )
     try:
         head.service_key(launch.servable_name, launch.version)
@@ -115,7 +130,8 @@ def _number(document: Mapping[str, Any], key: str, least: int) -> int:
     return value
 
 
-def _key(document: Mapping[str, Any]) -> bytes | None:
+def decode_key(document: Mapping[str, Any]) -> bytes | None:
+    """The key of encrypted models in a document for stdin, or None. Raises LaunchError."""
     value = _optional_text(document, "dec_key")
     if value is None:
         return None
@@ -134,6 +150,17 @@ def _sizes(document: Mapping[str, Any]) -> tuple[int, ...] | None:
             f"key 'batch_sizes' of the launch document is {value!r}, not a list of numbers >= 1"
         )
     return tuple(sorted(set(value)))
+
+
+def _group(document: Mapping[str, Any]) -> GroupPlace | None:
+    value = document.get("group")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise LaunchError(f"key 'group' of the launch document is {value!r}, not an object")
+    return GroupPlace(
+        _text(value, "rank_table_file"), _text(value, "address"), _number(value, "wait_s", 0)
+    )
 
 
 def _is_size(item: object) -> bool:

@@ -44,6 +44,7 @@ class ChildSpec:
 
     document: settings for stdin, without what differs from one process to the next.
     channel: REPORT_FD or CONTROL_FD. servable, version, device: for workers, shown in the status.
+    is_distributed: the worker of a group of ranks, which has no device of its own.
     """
 
     slot: str
@@ -55,6 +56,7 @@ class ChildSpec:
     servable: str = ""
     version: int = 0
     device: int | None = None
+    is_distributed: bool = False
 
 
 def python_command(*arguments: str) -> tuple[str, ...]:

@@ -22,6 +22,11 @@ def worker_failure_text(servable: str, device: int | None, error: str) -> str:
     return f"Fail to start workers: {{servable name:{servable}, device id:{device}, <{error}>}}"
 
 
+def group_failure_text(servable: str, error: str) -> str:
+    """The worker of a distributed servable reported why it cannot serve."""
+    return f"Fail to start workers: {{distributed servable:{servable}, {error}}}"
+
+
 def worker_death_text(slot: str, exit_text: str) -> str:
     """A worker died during its start and said nothing."""
     return f"{DEATH_TEXT} ({slot}: {exit_text})"
@@ -41,6 +46,8 @@ def start_failure_text(spec: ChildSpec, error: str | None, last_exit: str | None
     """Why a first start failed. error: what the child said itself, which is worth more."""
     if spec.kind != WORKER:
         return f"Fail to start {spec.slot}: {error or last_exit}"
+    if error is not None and spec.is_distributed:
+        return group_failure_text(spec.servable, error)
     if error is not None:
         return worker_failure_text(spec.servable, spec.device, error)
     return worker_death_text(spec.slot, last_exit or "no exit yet")
