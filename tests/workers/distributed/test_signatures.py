@@ -56,7 +56,8 @@ def test_several_subgraphs_are_compared_one_by_one() -> None:
             1,
             (
                 "Rank 1 input infos not match rank 0, subgraph: 0, details: Index 0 tensor not "
-                "match, left- data type: int8, shape: [4, 2]; right- data type: float32, shape: [4, 2]"
+                "match, left- data type: int8, shape: [4, 2]; right- data type: float32, shape: "
+                "[4, 2]"
             ),
         ),
         (
@@ -64,7 +65,8 @@ def test_several_subgraphs_are_compared_one_by_one() -> None:
             1,
             (
                 "Rank 1 output infos not match rank 0, subgraph: 0, details: Index 0 tensor not "
-                "match, left- data type: float32, shape: [4, 5]; right- data type: float32, shape: [4, 3]"
+                "match, left- data type: float32, shape: [4, 5]; right- data type: float32, shape: "
+                "[4, 3]"
             ),
         ),
         (
@@ -72,9 +74,9 @@ def test_several_subgraphs_are_compared_one_by_one() -> None:
             2,
             (
                 "Expect stage 0(other stages have empty inputs) or all stages have same inputs, "
-                "detect rank 0 and rank 1 inputs are different, subgraph: 0, details: Index 0 tensor not "
-                "match, left- data type: float32, shape: [4, 5]; right- data type: float32, shape: "
-                "[4, 2]"
+                "detect rank 0 and rank 1 inputs are different, subgraph: 0, details: Index 0 "
+                "tensor not match, left- data type: float32, shape: [4, 5]; right- data type: float32, "
+                "shape: [4, 2]"
             ),
         ),
         (
