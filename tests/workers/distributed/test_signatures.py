@@ -75,8 +75,8 @@ def test_several_subgraphs_are_compared_one_by_one() -> None:
             (
                 "Expect stage 0(other stages have empty inputs) or all stages have same inputs, "
                 "detect rank 0 and rank 1 inputs are different, subgraph: 0, details: Index 0 "
-                "tensor not match, left- data type: float32, shape: [4, 5]; right- data type: float32, "
-                "shape: [4, 2]"
+                "tensor not match, left- data type: float32, shape: [4, 5]; right- data type: "
+                "float32, shape: [4, 2]"
             ),
         ),
         (
