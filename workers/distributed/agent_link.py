@@ -58,6 +58,8 @@ class AgentLink:
             reason = self._serve()
         except Exception:  # the shell's top: a bug here must end the agent, not hang it
             log.exception("agent link failed")
+        finally:
+            self._context.destroy(linger=0)
         self._on_end(reason)
 
     def _serve(self) -> str:
