@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 from pathlib import Path
@@ -61,7 +62,10 @@ def free_port() -> int:
 
 
 class StartScript:
-    """Runs `source` in `directory`; collects what it says on stdout. A context manager."""
+    """Runs `source` in `directory`; collects what it says on stdout. A context manager.
+
+    What it and its children say on stderr goes to a file without a name.
+    """
 
     def __init__(self, directory: Path, source: str, backend: str = "numpy") -> None:
         path = directory / "serving_server.py"
@@ -73,9 +77,11 @@ class StartScript:
             "XDG_RUNTIME_DIR": str(directory),
         }
         self._directory = directory
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in __exit__
         self.process = subprocess.Popen(
             [sys.executable, str(path)],
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             env=environment,
             cwd="/",
@@ -97,6 +103,7 @@ class StartScript:
         self._reader.join(DEADLINE_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        self._errors.close()
 
     def wait_for(self, text: str, deadline_s: float = DEADLINE_S) -> None:
         """Wait until a line begins with this text."""
@@ -105,10 +112,17 @@ class StartScript:
             if any(line.startswith(text) for line in self.lines):
                 return True
             if self.process.poll() is not None and not self._reader.is_alive():
-                raise AssertionError(f"script ended with {self.process.returncode}: {self.lines}")
+                raise AssertionError(
+                    f"script ended with {self.process.returncode}: {self.lines} {self.errors()}"
+                )
             return False
 
         wait_until(is_said, deadline_s)
+
+    def errors(self) -> str:
+        """What it has said on stderr."""
+        self._errors.seek(0)
+        return self._errors.read()
 
     def children(self) -> set[int]:
         """Processes that the script started, and what these started."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import socket
 import tempfile
 import threading
@@ -76,6 +75,8 @@ class Launcher:
         self._ready: set[int] = set()
         self._errors: dict[int, str] = {}
         self._groups = 0
+        #: A file for Ascend's ranks; empty if there is none.
+        self._rank_table = ""
         self._stop_reason = ""
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller = zmq.Poller()
@@ -99,8 +100,6 @@ class Launcher:
 
     def _run(self) -> None:
         context = zmq.Context()
-        directory = tempfile.mkdtemp(prefix="mindbus-agents-")
-        self._rank_table = Path(directory, "rank_table.json")
         try:
             dealer = open_dealer(context, self._settings.address, _QUEUED_MAX)
             self._serve(dealer)
@@ -111,7 +110,8 @@ class Launcher:
         finally:
             self._kill()
             context.destroy(linger=_GOODBYE_MS)
-            shutil.rmtree(directory, ignore_errors=True)
+            if self._rank_table:
+                Path(self._rank_table).unlink(missing_ok=True)
             self._ended.set()
 
     def _fail(self, reason: str) -> None:
@@ -212,15 +212,23 @@ class Launcher:
         self._ready.clear()
         self._errors.clear()
         plan, scheduler = self._session.plan, self._session.scheduler
-        self._rank_table.write_text(plan.rank_table)
+        if self._settings.device_target == "Ascend":
+            self._write_rank_table(plan.rank_table)
         if self._has_scheduler:
             environment = scheduler_environment(len(plan.places), scheduler)
             self._spawn_child(_SCHEDULER, {"role": "scheduler"}, environment)
         for local in self._local:
             environment = agent_environment(
-                self._settings, local, len(plan.places), scheduler, str(self._rank_table)
+                self._settings, local, len(plan.places), scheduler, self._rank_table
             )
             self._spawn_child(local.rank, self._agent_document(local), environment)
+
+    def _write_rank_table(self, text: str) -> None:
+        """Put the worker's rank table where Ascend's ranks read it."""
+        if not self._rank_table:
+            handle, self._rank_table = tempfile.mkstemp(prefix="rank_table_", suffix=".json")
+            os.close(handle)
+        Path(self._rank_table).write_text(text)
 
     def _agent_document(self, local: LocalRank) -> dict[str, Any]:
         settings = self._settings
