@@ -10,6 +10,7 @@ import pytest
 
 from mindspore_serving.server import distributed
 from mindspore_serving.server.host import host
+from mindspore_serving.worker import distributed as old_distributed
 from tests.mindspore_serving.start_script import free_port
 
 INT, STR, NONE = "<class 'int'>", "<class 'str'>", "<class 'NoneType'>"
@@ -174,3 +175,13 @@ def test_entries_of_different_length_are_refused(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(RuntimeError, match="please check the number of  model files and group"):
         distributed.startup_agents(address, [[a, b], c])
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated from version 1.3.0:FutureWarning")
+def test_the_names_of_release_1_2_check_the_same(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="directory '/nowhere/bert' not exist"):
+        old_distributed.start_distributed_servable_in_master("/nowhere", "bert", "hccl.json")
+    with pytest.raises(RuntimeError, match=r"'worker_port' should be in range \[1,65535\]"):
+        old_distributed.startup_worker_agents("127.0.0.1", 0, files(tmp_path, "a"))
+    with pytest.raises(RuntimeError, match=r"Cannot access model file '/nowhere/a\.mindir'"):
+        old_distributed.startup_worker_agents("127.0.0.1", 6200, ["/nowhere/a.mindir"])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mindspore_serving.server import distributed
+from mindspore_serving.worker import distributed as old_distributed
 from workers.servable.declarations import GroupDeclaration, ModelDeclaration, ServableDeclaration
 from workers.servable.registry import add_stage, collecting, declare_model, register_method
 
@@ -110,3 +111,14 @@ def test_a_servable_is_distributed_or_local_and_distributed_once() -> None:
             with pytest.raises(RuntimeError) as caught:
                 second()
             assert str(caught.value) == text
+
+
+def test_the_name_of_release_1_2_declares_the_same_and_warns() -> None:
+    with collecting("bert") as declaration, pytest.warns(FutureWarning) as warned:
+        old_distributed.declare_distributed_servable(8, 1, False)
+    assert declaration.models == declared(with_batch_dim=False).models
+    assert str(warned[0].message) == (
+        "'mindspore_serving.worker.distributed.declare_distributed_servable' is deprecated from "
+        "version 1.3.0 and will be removed in a future version, use "
+        "'mindspore_serving.server.distributed.declare_servable' instead."
+    )

@@ -329,10 +329,13 @@ class Group:
                 self._end(error)
 
     def _check_silence(self, now_ns: int) -> None:
+        # A rank that compiles its graph may keep even its own thread from answering.
+        oldest = next(iter(self._batches.values()), None)
+        quiet_ns = max(_SILENCE_NS, oldest.wait_ns if oldest is not None else 0)
         for number, rank in self._ranks.items():
-            if now_ns - rank.heard_ns >= _SILENCE_NS:
+            if now_ns - rank.heard_ns >= quiet_ns:
                 self.notes.append((f"Recv Pong Time Out from rank {number}", True))
-                self._end(f"rank {number} has been silent for {_SILENCE_NS // 10**9} s")
+                self._end(f"rank {number} has been silent for {quiet_ns // 10**9} s")
         for launcher in list(self._launchers.values()):
             if now_ns - launcher.heard_ns >= _SILENCE_NS:
                 self._drop_launcher(launcher, f"has been silent for {_SILENCE_NS // 10**9} s")

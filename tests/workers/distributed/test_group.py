@@ -266,6 +266,18 @@ def test_a_silent_agent_ends_the_group_after_20_s(world: World) -> None:
     assert ("Recv Pong Time Out from rank 1", True) in world.group.notes
 
 
+def test_a_rank_that_compiles_may_be_silent(world: World) -> None:
+    world.form().predict(1, wait_s=600)
+    world.pass_time(100, "l")
+    assert world.group.state == READY
+    for rank in (0, 1):
+        world.answer(rank, 1, "", ONES)
+    world.pass_time(19, "l")
+    assert world.group.state == READY
+    world.pass_time(2, "l")
+    assert world.group.failure == "rank 0 has been silent for 20 s"
+
+
 def test_a_silent_launcher_ends_a_group_that_runs(world: World) -> None:
     world.form()
     world.pass_time(21, "a0", "a1")
