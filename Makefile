@@ -5,7 +5,7 @@ SHELL       := /bin/sh
 .SHELLFLAGS := -eu -c
 MAKEFLAGS   += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo stop status test test-fast check format lint types lock clean
+.PHONY: help setup serve demo stop restart status test test-fast check format lint types lock clean
 
 # The interpreter that makes the environment: 3.11 or 3.12, which is what MindSpore has wheels for.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
@@ -33,6 +33,9 @@ demo: setup ## send handwritten digits through every door of the running server
 
 stop: setup ## drain and stop the running server
 	@exec $(BIN)/mindbus stop $(ARGS)
+
+restart: setup ## replace every worker, one at a time, while everything keeps answering
+	@exec $(BIN)/mindbus restart $(ARGS)
 
 status: setup ## show the running server's processes, doors and queues
 	@exec $(BIN)/mindbus status $(ARGS)

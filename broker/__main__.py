@@ -21,7 +21,8 @@ from typing import Any
 
 import zmq
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from broker.switch import Switch
 from telemetry.log import configure, get_logger
 

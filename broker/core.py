@@ -6,24 +6,27 @@ no clock, no logging: monotonic time comes in as `now_ns`.
 
 Rules
   - Every accepted request gets exactly one final reply, or none if its client cancelled or left.
-  - A request is executed at most `attempts_max` times. When a worker is lost its requests go back
-    to the head of the backlog, in their order, or fail with `worker_lost`.
+  - A request is executed at most `attempts_max` times. When a worker is lost, requests that it had
+    not started go back to the head of the backlog, in their order; the others are suspects: each is
+    dispatched again to a worker that holds nothing else, or fails with `worker_lost`.
   - A deadline answers on time whether the request waits or runs; the token of a running one comes
     home with the late reply, which is dropped.
   - Version 0 of a servable is an alias: the highest version that has a worker which takes work;
     if none has, the highest version known.
-  - A service without workers keeps its backlog for `service_grace_ns`: workers restart.
+  - A service without device workers keeps its backlog for `service_grace_ns`: workers restart.
+  - An extra worker gets only methods that it offers; a device worker gets every method.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
 from typing import Any
 
 from broker import service as states
+from broker.admission import Admission, Settings
 from broker.deadlines import Deadlines
+from broker.dispatcher import Dispatcher
 from broker.invariants import check
 from broker.outbox import Outbox
 from broker.registration import Registration
@@ -35,41 +38,32 @@ from protocol.errors import RemoteProtocolError
 
 NS_PER_MS = 1_000_000
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Limits of a broker; the defaults and their sources are in `protocol.limits`."""
-
-    requests_max: int = limits.REQUESTS_MAX_DEFAULT
-    request_bytes_max: int = limits.REQUEST_BYTES_MAX_DEFAULT
-    body_bytes_max: int = limits.BODY_BYTES_MAX
-    budget_ms_default: int = limits.BUDGET_MS_DEFAULT
-    attempts_max: int = limits.ATTEMPTS_MAX
-    heartbeat_interval_ms: int = limits.HEARTBEAT_INTERVAL_MS
-    heartbeat_liveness: int = limits.HEARTBEAT_LIVENESS
-    service_grace_ms: int = limits.SERVICE_GRACE_MS
+#: How long after its connection a worker is lost, if its supervisor says nothing.
+UNREACHABLE_GRACE_NS = 500 * NS_PER_MS
 
 
 class Core:
     """The state of one broker. `check_invariants` holds between any two calls."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.admission = Admission(settings)
         self.outbox = Outbox()
         self.counters = Counters()
         self.registration = Registration(self)
         self._clients: dict[Hashable, dict[int, Request]] = {}
         self._deadlines = Deadlines()
-        self._requests = 0
-        self._request_bytes = 0
-        self._ticket = 0
-        self._draining = False
+        self._dispatcher = Dispatcher(self.outbox)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
         self._others: dict[int, Callable[[Hashable, bytes], None]] = {
             heads.CANCEL: self._receive_cancel,
             heads.HEARTBEAT: self._receive_probe,
             heads.STATS: self._receive_stats,
         }
+
+    @property
+    def settings(self) -> Settings:
+        """The limits as they are now."""
+        return self.admission.settings
 
     # ------------------------------------------------------------ from clients
 
@@ -105,50 +99,24 @@ class Core:
         service = self.registration.routes.get(heads.service_of(head))
         if service is None:
             return self._refuse(client, head, *self._no_service(head))
-        if self._draining:
-            return self._refuse(client, head, "draining", "the broker is going down")
-        if self._requests >= self.settings.requests_max:
-            return self._refuse(client, head, "queue_full", self._queue_full())
+        refusal = self.admission.refusal(head, frames, service)
+        if refusal is not None:
+            return self._refuse(client, head, *refusal)
         budget_ms = min(budget_ms or self.settings.budget_ms_default, limits.BUDGET_MS_MAX)
         deadline_ns = now_ns + budget_ms * NS_PER_MS
         request = Request(client, request_id, head, frames, service, now_ns, deadline_ns)
-        if not self._has_room(request):
-            return None
         if outstanding is None:
             outstanding = self._clients[client] = {}
         outstanding[request_id] = request
-        self._requests += 1
-        self._request_bytes += request.body_bytes
+        self.admission.take(request.body_bytes)
         self._deadlines.add(request)
         self.counters.accepted += 1
-        worker = service.tokens.least_loaded()
+        worker = request.lane.tokens.least_loaded()
         if worker is None:
-            service.enqueue(request)
+            request.lane.backlog.add(request)
         else:
-            self._dispatch(request, worker, now_ns)
+            self._dispatcher.dispatch(request, worker, now_ns)
         return None
-
-    def _has_room(self, request: Request) -> bool:
-        size, settings = request.body_bytes, self.settings
-        if size > settings.body_bytes_max:
-            self._refuse(
-                request.client,
-                request.head,
-                "body_too_large",
-                f"body of {size} B exceeds body_bytes_max {settings.body_bytes_max} "
-                f"(service {request.service.key.decode()})",
-            )
-            return False
-        if self._request_bytes + size > settings.request_bytes_max:
-            self._refuse(
-                request.client,
-                request.head,
-                "queue_bytes_full",
-                f"body of {size} B and the {self._request_bytes} B that are held exceed "
-                f"request_bytes_max {settings.request_bytes_max}",
-            )
-            return False
-        return True
 
     def _receive_other(self, client: Hashable, head: bytes) -> None:
         """A parcel that is no request: rare, so it may cost more."""
@@ -211,10 +179,10 @@ class Core:
             return
         takes_work = worker.state == states.READY
         if takes_work:
-            worker.service.tokens.remove(worker)
+            worker.service.withdraw(worker)
         request = worker.in_flight.pop(ticket)
         if takes_work:
-            worker.service.tokens.add(worker)
+            worker.service.offer(worker)
         if request.done:
             self.counters.replies_late += 1
         else:
@@ -245,8 +213,26 @@ class Core:
         if worker is not None:
             self.worker_lost(worker, now_ns, f"it broke the protocol: {rule}")
 
-    def worker_lost(self, worker: Worker, now_ns: int, reason: str) -> None:
-        """The worker is gone: its tickets are dispatched again, or fail with `worker_lost`."""
+    def worker_unreachable(self, worker: Worker, now_ns: int) -> None:
+        """The worker's connection is gone, and most likely the process. The supervisor will say so
+        in a moment, and which requests had been started; it is waited for a little."""
+        if worker.lost_ns is None:
+            self.registration.withdraw(worker)
+            worker.lost_ns = now_ns + UNREACHABLE_GRACE_NS
+            self.note("unreachable", now_ns, worker.worker_id, worker.generation)
+
+    def worker_lost(
+        self,
+        worker: Worker,
+        now_ns: int,
+        reason: str,
+        started: frozenset[int] | None = None,
+    ) -> None:
+        """The worker is gone: its tickets are dispatched again, or fail with `worker_lost`.
+
+        started: tickets that it had begun to compute, None if nobody knows. What it had not begun
+        goes back as if it had never left; each other request is a suspect.
+        """
         assert worker.state != states.GONE, worker.worker_id
         service = worker.service
         self.registration.forget_worker(worker, now_ns, reason)
@@ -254,9 +240,14 @@ class Core:
         worker.in_flight.clear()
         for request in reversed(orphans):
             request.worker = None
-            if request.attempt < self.settings.attempts_max:
+            request.lane = service.lane_of(request.head)
+            if started is not None and request.ticket not in started:
+                request.attempt -= 1
                 self.counters.redispatched += 1
-                service.enqueue_first(request)
+                request.lane.backlog.add_first(request)
+            elif request.attempt < self.settings.attempts_max:
+                self.counters.redispatched += 1
+                request.lane.suspects.add_first(request)
             else:
                 message = (
                     f"{request.attempt} workers of {service.key.decode()} were lost while they "
@@ -266,32 +257,9 @@ class Core:
                 self._fail(request, "worker_lost", message)
         self.serve_backlog(service, now_ns)
 
-    # ------------------------------------------------------------ dispatch
-
     def serve_backlog(self, service: Service, now_ns: int) -> None:
-        """Give waiting requests to free tokens until one of the two runs out."""
-        while service.queued:
-            worker = service.tokens.least_loaded()
-            if worker is None:
-                return
-            request = service.next_waiting()
-            assert request is not None, service.key
-            self._dispatch(request, worker, now_ns)
-
-    def _dispatch(self, request: Request, worker: Worker, now_ns: int) -> None:
-        self._ticket = ticket = self._ticket + 1
-        request.ticket = ticket
-        request.worker = worker
-        request.attempt += 1
-        tokens = worker.service.tokens
-        tokens.remove(worker)
-        worker.in_flight[ticket] = request
-        tokens.add(worker)
-        budget_ms = (request.deadline_ns - now_ns) // NS_PER_MS
-        head = heads.restamp(request.head, ticket, budget_ms if budget_ms > 0 else 1)
-        if request.attempt > 1:
-            head = heads.with_flag(head, heads.FLAG_REDELIVERED)
-        self.outbox.dispatch(worker.routing_id, head, request.frames)
+        """Give waiting requests to free tokens, as far as they go."""
+        self._dispatcher.serve(service, now_ns)
 
     # ------------------------------------------------------------ endings
 
@@ -316,11 +284,10 @@ class Core:
         if not outstanding:
             del self._clients[request.client]
         self._deadlines.discard(request)
-        self._requests -= 1
-        self._request_bytes -= request.body_bytes
+        self.admission.release(request.body_bytes)
         request.frames = []
-        if request.waiting:
-            request.service.leave_backlog(request)
+        if request.waits_in is not None:
+            request.waits_in.leave(request)
 
     # ------------------------------------------------------------ time
 
@@ -333,7 +300,7 @@ class Core:
         """Fire what is due: deadlines, heartbeats, silent workers, abandoned services."""
         for request in self._deadlines.expired(now_ns):
             waited_ms = (now_ns - request.since_ns) // NS_PER_MS
-            where = "waiting" if request.waiting else "running"
+            where = "running" if request.waits_in is None else "waiting"
             key = request.service.key.decode()
             message = f"the budget ran out after {waited_ms} ms, {where} ({key})"
             self._fail(request, "deadline_exceeded", message)
@@ -343,8 +310,9 @@ class Core:
 
     def fail_backlog(self, service: Service, reason: str, message: str) -> None:
         """Answer every waiting request of a service with a failure."""
-        while (request := service.next_waiting()) is not None:
-            self._fail(request, reason, message)
+        for lane in service.lanes:
+            for request in (*lane.suspects.take_all(), *lane.backlog.take_all()):
+                self._fail(request, reason, message)
 
     def note(self, *event: Any) -> None:
         """Remember a transition for `story`."""
@@ -356,18 +324,15 @@ class Core:
 
     def load(self) -> tuple[int, int]:
         """Requests and body bytes that are held."""
-        return self._requests, self._request_bytes
+        return self.admission.requests, self.admission.request_bytes
 
     def drain(self) -> None:
         """Refuse new requests from now on; what is held is finished."""
-        self._draining = True
+        self.admission.is_draining = True
 
     def set_requests_max(self, requests_max: int) -> None:
         """Change the limit of requests while running (`set_max_enqueued_requests`)."""
-        self.settings = replace(self.settings, requests_max=requests_max)
-
-    def _queue_full(self) -> str:
-        return f"enqueued requests count exceeds the limit {self.settings.requests_max}"
+        self.admission.set_requests_max(requests_max)
 
     def _no_service(self, head: bytes) -> tuple[str, str]:
         key = heads.service_of(head)

@@ -4,7 +4,7 @@
     DRAIN       -> READY to DRAINING: its tokens are withdrawn, the broker acknowledges with DRAIN
     DISCONNECT  -> GONE
     LOST        -> GONE, said by the supervisor of a worker that it saw die
-    RETIRE      -> a service without workers is given up at once: the supervisor starts none
+    RETIRE      -> a service without device workers is given up at once: the supervisor starts none
     silence     -> GONE, after `heartbeat_liveness` intervals
 
 A message from a routing id that is not registered is answered with DISCONNECT, so that a worker
@@ -60,6 +60,7 @@ class Registration:
             self._core.outbox.control(routing_id, control.Disconnect(reason))
         elif head.command == heads.DRAIN:
             self._drain(worker)
+            self._core.serve_backlog(worker.service, now_ns)
         elif head.command == heads.DISCONNECT:
             reason = control.unpack_disconnect(frames).reason
             self._core.worker_lost(worker, now_ns, f"it disconnected: {reason}")
@@ -86,14 +87,22 @@ class Registration:
             self._core.worker_lost(before, now_ns, f"its connection registers {ready.worker_id}")
         service = self._require_service(ready.service.encode())
         worker = Worker(
-            routing_id, ready.worker_id, ready.generation, service, ready.credit, now_ns
+            routing_id,
+            ready.worker_id,
+            ready.generation,
+            service,
+            ready.credit,
+            now_ns,
+            ready.is_extra,
         )
         worker.ready = ready
         self.workers[routing_id] = worker
         self._by_id[worker.worker_id] = worker
-        service.workers[worker] = None
-        service.give_up_ns = service.retired = None
-        service.tokens.add(worker)
+        service.add_worker(worker, frozenset(method.name.encode() for method in ready.methods))
+        if service.has_device_worker:
+            service.give_up_ns = service.retired = None
+        elif service.give_up_ns is None:
+            service.give_up_ns = now_ns + self._grace_ns()
         self._refresh_alias(service.servable)
         if self._beat_ns is None:
             self._beat_ns = now_ns + self._interval_ns()
@@ -105,22 +114,36 @@ class Registration:
 
     def _drain(self, worker: Worker) -> None:
         if worker.state == states.READY:
-            worker.service.tokens.remove(worker)
-            worker.state = states.DRAINING
-            self._refresh_alias(worker.service.servable)
+            self.withdraw(worker)
             self._core.note("draining", worker.worker_id, worker.generation)
         self._core.outbox.control(worker.routing_id, control.Drain())
+
+    def withdraw(self, worker: Worker) -> None:
+        """The worker gets nothing more; what it holds is waited for."""
+        if worker.state == states.READY:
+            worker.service.withdraw(worker)
+            worker.state = states.DRAINING
+            self._release(worker)
+            self._refresh_alias(worker.service.servable)
+
+    def _release(self, worker: Worker) -> None:
+        """No lane keeps the worker for its suspects any more."""
+        worker.is_kept = False
+        for lane in worker.lanes:
+            if lane.kept is worker:
+                lane.kept = None
 
     def _lost(self, lost: control.Lost, now_ns: int) -> None:
         worker = self._by_id.get(lost.worker_id)
         if worker is not None and worker.generation <= lost.generation:
-            self._core.worker_lost(worker, now_ns, lost.reason)
+            started = None if lost.started is None else frozenset(lost.started)
+            self._core.worker_lost(worker, now_ns, lost.reason, started)
 
     def _retire(self, retire: control.Retire, now_ns: int) -> None:
         service = self.services.get(retire.service.encode())
         if service is not None:
             service.retired = retire.reason
-            if not service.workers:
+            if not service.has_device_worker:
                 service.give_up_ns = now_ns
 
     # ------------------------------------------------------------ tables
@@ -132,7 +155,7 @@ class Registration:
         is not `servable/version`.
         """
         service = self._require_service(key)
-        if not service.workers:
+        if not service.has_device_worker:
             service.give_up_ns = now_ns + self._grace_ns()
         self._refresh_alias(service.servable)
 
@@ -149,12 +172,13 @@ class Registration:
         """Take a worker out of every table; its tickets are the core's business."""
         service = worker.service
         if worker.state == states.READY:
-            service.tokens.remove(worker)
+            service.withdraw(worker)
         worker.state = states.GONE
+        self._release(worker)
         del self.workers[worker.routing_id]
         del self._by_id[worker.worker_id]
         del service.workers[worker]
-        if not service.workers:
+        if not service.has_device_worker and service.give_up_ns is None:
             service.give_up_ns = now_ns + (0 if service.retired else self._grace_ns())
         self._refresh_alias(service.servable)
         self._core.counters.workers_lost += 1
@@ -170,7 +194,7 @@ class Registration:
         takes_work = [
             service
             for service in versions
-            if any(worker.state == states.READY for worker in service.workers)
+            if any(w.state == states.READY and not w.is_extra for w in service.workers)
         ]
         self.routes[alias] = max(takes_work or versions, key=lambda service: service.version)
 
@@ -185,15 +209,19 @@ class Registration:
         ]
         if self._beat_ns is not None:
             times.append(self._beat_ns)
+            times.extend(w.lost_ns for w in self.workers.values() if w.lost_ns is not None)
         return min(times, default=None)
 
     def handle_timer(self, now_ns: int) -> None:
         """Beat, expire the silent, give up the abandoned."""
         if self._beat_ns is not None and now_ns >= self._beat_ns:
             self._beat(now_ns)
+        for worker in list(self.workers.values()):
+            if worker.lost_ns is not None and now_ns >= worker.lost_ns:
+                self._core.worker_lost(worker, now_ns, "its connection is gone")
         for service in list(self.services.values()):
             if service.give_up_ns is not None and now_ns >= service.give_up_ns:
-                self._give_up(service)
+                self._give_up(service, now_ns)
 
     def _beat(self, now_ns: int) -> None:
         silent_ns = self._interval_ns() * self._core.settings.heartbeat_liveness
@@ -206,11 +234,14 @@ class Registration:
                 self._core.outbox.control(worker.routing_id, control.Heartbeat())
         self._beat_ns = now_ns + self._interval_ns() if self.workers else None
 
-    def _give_up(self, service: Service) -> None:
+    def _give_up(self, service: Service, now_ns: int) -> None:
         key, grace_ms = service.key.decode(), self._core.settings.service_grace_ms
         message = f"service {key} has had no worker for service_grace_ms {grace_ms}"
         if service.retired:
             message = f"service {key} has no worker and gets none: {service.retired}"
+        for worker in list(service.workers):  # extra workers, which can do nothing alone
+            self._core.outbox.control(worker.routing_id, control.Disconnect(message))
+            self._core.worker_lost(worker, now_ns, message)
         self._core.fail_backlog(service, "no_worker", message)
         del self.services[service.key]
         del self.routes[service.key]

@@ -1,22 +1,22 @@
-"""What the core keeps: requests, workers with their credit, and services with their backlog.
+"""What the core keeps: requests, workers with their credit, and services with their lanes.
 
-Theory of operation. A worker announces a *credit*: how many requests it will hold. Each unit that
-is free is a *token*. A service hands out the tokens of its least loaded worker first, so an idle
-device never waits behind a busy one; among equals the one that waited longest is next. A token
-comes home with the worker's reply or dies with the worker, never with a deadline: a device is
-never over-committed.
+A worker announces a *credit*: how many requests it will hold. A service has one lane (`lane.py`),
+which all its workers take from. With extra workers, which run only the methods that they offer, it
+has two: the shared lane for these methods, and the device lane, which device workers take from
+first, so that model calls of extra workers never wait behind requests that wait for one of these.
 
-Rule: a service has tokens or a backlog, never both.
-Rule: a worker is in its service's pool if and only if it is READY and has a free token.
+Rule: a worker is in the pools of its lanes if and only if it is READY, has a free token, and is not
+kept for suspects.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any
 
+from broker.lane import Backlog, Lane
 from protocol import control
+from protocol import head as heads
 
 #: Worker states that the broker sees: READY -> DRAINING -> GONE.
 READY = 0
@@ -38,11 +38,12 @@ class Request:
         "done",
         "frames",
         "head",
+        "lane",
         "request_id",
         "service",
         "since_ns",
         "ticket",
-        "waiting",
+        "waits_in",
         "worker",
     )
 
@@ -64,14 +65,15 @@ class Request:
         self.frames = frames
         self.body_bytes = sum(map(len, frames))
         self.service = service
+        self.lane = service.lane_of(head)
         self.since_ns = now_ns
         self.deadline_ns = deadline_ns
         #: executions begun so far; at most `attempts_max`
         self.attempt = 0
         #: number of the last attempt, 0 before the first
         self.ticket = 0
-        #: it stands in its service's backlog
-        self.waiting = False
+        #: where it waits, if it does
+        self.waits_in: Backlog | None = None
         self.worker: Worker | None = None
         #: answered, cancelled or expired: whatever still comes for it is dropped
         self.done = False
@@ -85,6 +87,10 @@ class Worker:
         "generation",
         "heard_ns",
         "in_flight",
+        "is_extra",
+        "is_kept",
+        "lanes",
+        "lost_ns",
         "progress",
         "ready",
         "routing_id",
@@ -101,12 +107,21 @@ class Worker:
         service: Service,
         credit: int,
         now_ns: int,
+        is_extra: bool = False,
     ) -> None:
         self.routing_id = routing_id
         self.worker_id = worker_id
         self.generation = generation
         self.service = service
         self.credit = credit
+        #: it runs only the methods that its service's extra workers offer
+        self.is_extra = is_extra
+        #: it is kept for suspects: one at a time, and nothing else
+        self.is_kept = False
+        #: its connection is gone; when it is lost unless somebody knows more by then
+        self.lost_ns: int | None = None
+        #: the lanes that it takes from; its service says which
+        self.lanes: tuple[Lane, ...] = ()
         self.state = READY
         #: ticket -> request; a request that is done stays until its reply brings the token home
         self.in_flight: dict[int, Request] = {}
@@ -117,64 +132,18 @@ class Worker:
         self.progress = control.Heartbeat()
 
 
-class TokenPool:
-    """The free tokens of one service, least loaded worker first: O(1), no scan of the workers.
-
-    Workers stand in levels by their number of requests in flight; a bit mask tells which levels
-    are occupied.
-    """
-
-    __slots__ = ("_levels", "_mask")
-
-    def __init__(self) -> None:
-        self._levels: list[dict[Worker, None]] = []
-        self._mask = 0
-
-    def __bool__(self) -> bool:
-        return self._mask != 0
-
-    def __iter__(self) -> Iterator[Worker]:
-        for level in self._levels:
-            yield from level
-
-    def add(self, worker: Worker) -> None:
-        """Offer the worker's free tokens; nothing happens if it has none."""
-        load = len(worker.in_flight)
-        if load >= worker.credit:
-            return
-        while len(self._levels) <= load:
-            self._levels.append({})
-        self._levels[load][worker] = None
-        self._mask |= 1 << load
-
-    def remove(self, worker: Worker) -> None:
-        """Withdraw the worker's tokens. Call it before its number in flight changes."""
-        load = len(worker.in_flight)
-        if load < len(self._levels):
-            level = self._levels[load]
-            level.pop(worker, None)
-            if not level:
-                self._mask &= ~(1 << load)
-
-    def least_loaded(self) -> Worker | None:
-        """The worker whose token is next, or None if every token is taken."""
-        mask = self._mask
-        if not mask:
-            return None
-        return next(iter(self._levels[(mask & -mask).bit_length() - 1]))
-
-
 class Service:
-    """A routing unit `servable/version`: its workers, their tokens, and the backlog."""
+    """A routing unit `servable/version`: its workers, and the lanes that they take from."""
 
     __slots__ = (
-        "backlog",
+        "_device_lane",
+        "_extra_methods",
+        "_shared_lane",
         "give_up_ns",
         "key",
-        "queued",
+        "lanes",
         "retired",
         "servable",
-        "tokens",
         "version",
         "workers",
     )
@@ -183,44 +152,68 @@ class Service:
         self.key = key
         self.servable = servable
         self.version = version
-        #: waiting requests in order; those that are done are skipped and swept
-        self.backlog: deque[Request] = deque()
-        #: requests in the backlog that are not done
-        self.queued = 0
-        self.tokens = TokenPool()
         self.workers: dict[Worker, None] = {}
-        #: until when requests wait for a worker; None while there is one
+        #: until when requests wait for a device worker; None while there is one
         self.give_up_ns: int | None = None
         #: why the supervisor starts no more workers, if it said so
         self.retired: str | None = None
+        self._shared_lane = Lane()
+        self._device_lane: Lane | None = None
+        #: what every extra worker so far offered
+        self._extra_methods: frozenset[bytes] = frozenset()
+        #: in the order in which a device worker takes from them
+        self.lanes: tuple[Lane, ...] = (self._shared_lane,)
 
-    def enqueue(self, request: Request) -> None:
-        """Add a request behind all that wait."""
-        self.backlog.append(request)
-        request.waiting = True
-        self.queued += 1
+    @property
+    def queued(self) -> int:
+        """How many requests wait."""
+        return sum(lane.backlog.count + lane.suspects.count for lane in self.lanes)
 
-    def enqueue_first(self, request: Request) -> None:
-        """Add a request before all that wait: its first worker died."""
-        self.backlog.appendleft(request)
-        request.waiting = True
-        self.queued += 1
+    @property
+    def has_device_worker(self) -> bool:
+        """Whether somebody is here who runs every method."""
+        return any(not worker.is_extra for worker in self.workers)
 
-    def leave_backlog(self, request: Request) -> None:
-        """A waiting request is done. It is swept once the dead outnumber the living."""
-        assert request.done, request.request_id
-        assert request.waiting, request.request_id
-        request.waiting = False
-        self.queued -= 1
-        if len(self.backlog) > 2 * self.queued + 64:
-            self.backlog = deque(other for other in self.backlog if other.waiting)
+    def lane_of(self, head: bytes) -> Lane:
+        """Where a request with this head waits."""
+        if self._device_lane is None or heads.method_of(head) in self._extra_methods:
+            return self._shared_lane
+        return self._device_lane
 
-    def next_waiting(self) -> Request | None:
-        """Take the request that is next out of the backlog, or None if nobody waits."""
-        while self.backlog:
-            request = self.backlog.popleft()
-            if request.waiting:
-                request.waiting = False
-                self.queued -= 1
-                return request
-        return None
+    def add_worker(self, worker: Worker, methods: frozenset[bytes]) -> None:
+        """Take in a worker and offer its tokens. methods: the names that it offers."""
+        if worker.is_extra:
+            self._split(methods)
+        self.workers[worker] = None
+        worker.lanes = (self._shared_lane,) if worker.is_extra else self.lanes
+        self.offer(worker)
+
+    def offer(self, worker: Worker) -> None:
+        """Offer the worker's free tokens in its lanes, unless it is kept for suspects."""
+        if worker.is_kept:
+            return
+        for lane in worker.lanes:
+            lane.tokens.add(worker)
+
+    def withdraw(self, worker: Worker) -> None:
+        """Withdraw the worker's tokens. Call it before its number in flight changes."""
+        for lane in worker.lanes:
+            lane.tokens.remove(worker)
+
+    def _split(self, methods: frozenset[bytes]) -> None:
+        """Keep what extra workers do not run apart from now on."""
+        if self._device_lane is None:
+            self._extra_methods = methods
+            device_lane = self._device_lane = Lane()
+            self.lanes = (device_lane, self._shared_lane)
+            for worker in self.workers:
+                self.withdraw(worker)
+                worker.lanes = self.lanes
+                if worker.state == READY:
+                    self.offer(worker)
+        self._extra_methods &= methods
+        for backlog in (self._shared_lane.backlog, self._shared_lane.suspects):
+            for request in backlog.take_all():
+                request.lane = lane = self.lane_of(request.head)
+                is_suspect = backlog is self._shared_lane.suspects
+                (lane.suspects if is_suspect else lane.backlog).add(request)

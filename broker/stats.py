@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from broker.service import WORKER_STATES
+from broker.service import WORKER_STATES, Service
 from protocol import control
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def describe(core: Core) -> dict[str, Any]:
                 "servable": service.servable,
                 "version": service.version,
                 "queued": service.queued,
-                "oldest_ns": min((r.since_ns for r in service.backlog if not r.done), default=None),
+                "suspects": sum(lane.suspects.count for lane in service.lanes),
+                "oldest_ns": _oldest_ns(service),
                 "workers": len(service.workers),
             }
             for service in core.registration.services.values()
@@ -61,6 +62,7 @@ def describe(core: Core) -> dict[str, Any]:
                 "worker_id": worker.worker_id,
                 "generation": worker.generation,
                 "service": worker.service.key.decode(),
+                "is_extra": worker.is_extra,
                 "state": WORKER_STATES[worker.state],
                 "in_flight": len(worker.in_flight),
                 "credit": worker.credit,
@@ -71,6 +73,11 @@ def describe(core: Core) -> dict[str, Any]:
             for worker in core.registration.workers.values()
         ],
     }
+
+
+def _oldest_ns(service: Service) -> int | None:
+    backlogs = [each for lane in service.lanes for each in (lane.backlog, lane.suspects)]
+    return min((request.since_ns for each in backlogs for request in each), default=None)
 
 
 def _of_ready(ready: control.Ready | None) -> dict[str, Any]:

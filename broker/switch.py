@@ -186,8 +186,8 @@ class Switch:
                 raise
             worker = self.core.registration.workers.get(routing_id)
             if worker is not None:
-                log.warning("worker unreachable", worker_id=worker.worker_id)
-                self.core.worker_lost(worker, time.monotonic_ns(), "its connection is gone")
+                log.info("worker unreachable", worker_id=worker.worker_id)
+                self.core.worker_unreachable(worker, time.monotonic_ns())
 
     def close(self) -> None:
         """Close both sockets and the context; nothing is flushed any more."""

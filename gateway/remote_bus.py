@@ -15,10 +15,10 @@ from typing import Any
 
 import zmq
 
-from gateway.dealer import Dealer
 from protocol import head as heads
 from protocol import native
 from protocol.client_session import ClientSession, ClientSettings, Completion, failure
+from protocol.dealer import Dealer
 from protocol.native import Buffer
 
 Reply = tuple[bytes, Sequence[Buffer]]

@@ -28,7 +28,6 @@ from typing import Any
 
 import zmq
 
-from gateway.dealer import Dealer
 from mindbus.bus_calls import (
     SETTINGS,
     TIMEOUT_DEFAULT,
@@ -39,6 +38,7 @@ from mindbus.bus_calls import (
     encode_stats,
 )
 from protocol.client_session import ClientSession
+from protocol.dealer import Dealer
 from protocol.native import Buffer
 
 #: What makes a result of a reply's head and body frames; it may raise BusError.

@@ -1,4 +1,4 @@
-"""The command line: `mindbus serve | status | stop | infer | version`."""
+"""The command line: serve, status, stop, restart, drain, kill, reset, infer, version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mindbus.config import (
     read_dec_key,
     read_run_directory,
 )
-from mindbus.runtime_client import NotRunningError, RuntimeClient
+from mindbus.runtime_client import NotRunningError, RefusedError, RuntimeClient
 from workers.supervisor.child import CODE_ROOT
 
 if TYPE_CHECKING:
@@ -52,11 +52,28 @@ wins. Logs go to stderr: GLOG_v=0 to 4 (default 2: warnings), MS_SUBMODULE_LOG_v
 GLOG_logtostderr=0 with GLOG_log_dir, MINDBUS_LOG_FORMAT=json."""
 
 
+#: Commands for one slot: what they do, and what else to know.
+SLOT_COMMAND_TEXTS = {
+    "drain": (
+        "have one worker finish what it holds and leave",
+        "Its slot stays empty until `mindbus reset`. The last worker of a servable is not drained.",
+    ),
+    "kill": (
+        "kill the process of one slot",
+        "What it held is computed by another worker; another process takes its place.",
+    ),
+    "reset": (
+        "fill a slot again that was given up or drained",
+        "Deaths from before no longer count.",
+    ),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `mindbus` and of `python -m mindbus`. Returns the exit code."""
     try:
         return _run(arguments)
-    except (ConfigError, NotRunningError) as error:
+    except (ConfigError, NotRunningError, RefusedError) as error:
         _complain(str(error))
         return EXIT_ERROR
     except ModuleNotFoundError as error:
@@ -85,7 +102,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mindbus import infer_command
+    from mindbus import infer_command, restart_command
 
     parser = argparse.ArgumentParser(
         prog="mindbus", description="Serves MindSpore models over gRPC, REST and ZeroMQ."
@@ -123,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"time to finish running requests (default: {GRACE_MS_DEFAULT})",
     )
     stop.set_defaults(run=_stop, parser=stop)
+    restart_command.add_parser(commands)
+    for name, (text, more) in SLOT_COMMAND_TEXTS.items():
+        command = commands.add_parser(name, help=text, description=f"{text.capitalize()}. {more}")
+        command.add_argument("slot", metavar="SLOT", help="as `mindbus status` shows it")
+        add_run_directory(command)
+        command.set_defaults(run=_slot_command, parser=command, command=name)
     infer_command.add_parser(commands)
     show_version = commands.add_parser("version", help="show the version")
     show_version.set_defaults(run=_version, parser=show_version)
@@ -204,6 +227,7 @@ def _hint(option: str) -> Iterator[None]:
 
 def _server_settings(config: ServeConfig) -> ServerSettings:
     from mindbus.server import ServerSettings
+    from workers.supervisor.hang_policy import HangLimits
     from workers.supervisor.restart_policy import RestartLimits
 
     return ServerSettings(
@@ -214,6 +238,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         producers_addresses=config.producers_addresses,
         grace_ms=config.grace_ms,
         restarts=RestartLimits(drain_limit_ms=config.grace_ms),
+        hang=HangLimits(hang_ms=config.hang_ms),
     )
 
 
@@ -231,6 +256,7 @@ def _launches(config: ServeConfig) -> list[ServableLaunch]:
             servable_name=choice.name,
             version=choice.version,
             device_ids=config.device_ids,
+            extra_workers=config.extra_workers,
             device_target=config.device_target,
             backend=config.backend,
             dec_key=dec_key,
@@ -244,7 +270,13 @@ def _launches(config: ServeConfig) -> list[ServableLaunch]:
     return launches
 
 
-# ---------------------------------------------------------------- status, stop, version
+# ---------------------------------------------------------------- slots, status, stop, version
+
+
+def _slot_command(flags: argparse.Namespace) -> int:
+    with RuntimeClient(read_run_directory(vars(flags), os.environ)) as client:
+        client.slot_command(flags.command, flags.slot)
+    return EXIT_OK
 
 
 def _status(flags: argparse.Namespace) -> int:

@@ -27,6 +27,8 @@ PORT_MAX = 65_535
 GRACE_MS_DEFAULT = 10_000
 GRACE_MS_MAX = 86_400_000
 GATEWAYS_MAX = 64
+#: MindSpore Serving's limit of `num_parallel_workers`.
+EXTRA_WORKERS_MAX = 64
 DEVICE_ID_MAX = 65_535
 REQUESTS_MAX_MAX = 10_000_000
 DEC_KEY_SIZES = (16, 24, 32)
@@ -54,6 +56,7 @@ class ServeConfig:
     run_directory: Path
     servables: tuple[ServableChoice, ...] = ()
     device_ids: tuple[int, ...] = (0,)
+    extra_workers: int = 0
     device_target: str | None = None
     host: str = "127.0.0.1"
     grpc_port: int = GRPC_PORT_DEFAULT
@@ -66,6 +69,7 @@ class ServeConfig:
     backend: str = "mindspore"
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
+    hang_ms: int = limits.BUDGET_MS_DEFAULT
     dec_key_file: Path | None = None
     dec_mode: str = "AES-GCM"
 
@@ -183,6 +187,12 @@ SETTINGS = (
     ),
     Setting("device_ids", "IDS", _device_ids, "one worker per id, such as 0,1 (default: 0)"),
     Setting(
+        "extra_workers",
+        "N",
+        _whole(0, EXTRA_WORKERS_MAX),
+        "workers of each servable beside those of the devices, for its Python stages (default: 0)",
+    ),
+    Setting(
         "device_target",
         "|".join(DEVICE_TARGETS),
         _one_of(DEVICE_TARGETS),
@@ -253,6 +263,13 @@ SETTINGS = (
         "N",
         _whole(0, GRACE_MS_MAX),
         f"time to finish running requests when it stops (default: {GRACE_MS_DEFAULT})",
+    ),
+    Setting(
+        "hang_ms",
+        "N",
+        _whole(0, GRACE_MS_MAX),
+        "a worker in which one stage or batch runs this long is killed and replaced; 0: never "
+        f"(default: {limits.BUDGET_MS_DEFAULT})",
     ),
     Setting("dec_key_file", "FILE", _path, "file with the key of encrypted models, 16, 24 or 32 B"),
     Setting(

@@ -33,7 +33,8 @@ from typing import Any, Protocol
 
 import uvloop
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from broker.switch import Switch
 from gateway.doors import DoorError
 from gateway.grpc_door import GrpcDoor

@@ -21,6 +21,10 @@ class NotRunningError(Exception):
     """No server can be reached with this run directory; the text names it."""
 
 
+class RefusedError(Exception):
+    """The server will not do what it was asked for; the text says why."""
+
+
 class RuntimeClient:
     """A connection to the supervisor of one run directory. Use it in a `with` block."""
 
@@ -74,6 +78,20 @@ class RuntimeClient:
         self._socket.settimeout(grace_ms / 1_000 + ANSWER_TIMEOUT_S)
         return int(self._next_line()["exit_code"])
 
+    def restart(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Begin a rolling restart; returns the plan, a map per worker. `status` tells the rest.
+
+        request: see `workers.supervisor.roll.RestartRequest`.
+        Raises: RefusedError; NotRunningError.
+        """
+        plan = self._ask({"command": "restart", **request})["plan"]
+        assert isinstance(plan, list)
+        return plan
+
+    def slot_command(self, command: str, slot: str) -> None:
+        """Drain, kill or reset a slot. Raises: RefusedError; NotRunningError."""
+        self._ask({"command": command, "slot": slot})
+
     def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
         try:
             self._socket.sendall(encode_line(command))
@@ -81,7 +99,7 @@ class RuntimeClient:
             raise self._gone(error) from None
         answer = self._next_line()
         if not answer.get("ok"):
-            raise NotRunningError(f"the server refused: {answer.get('error')}")
+            raise RefusedError(f"the server refused: {answer.get('error')}")
         return answer
 
     def _next_line(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import random
@@ -16,12 +15,21 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from mindbus.config import EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
-from mindbus.servables import ServableLaunch, check_servable
+from mindbus.servables import ServableLaunch, check_servable, worker_document, worker_slot
 from protocol import limits
+from telemetry.log import get_logger
 from workers.supervisor.child import CONTROL_FD, REPORT_FD, ChildSpec, python_command
 from workers.supervisor.door_table import DOOR_NAMES, GRPC, REST, Door
+from workers.supervisor.hang_policy import HangLimits
 from workers.supervisor.restart_policy import RestartLimits
-from workers.supervisor.run_directory import RunDirectory, RunDirectoryError, default_run_directory
+from workers.supervisor.run_directory import (
+    PRODUCERS,
+    WORKERS,
+    RunDirectory,
+    RunDirectoryError,
+    default_run_directory,
+    ipc_address,
+)
 from workers.supervisor.start_error import StartError
 from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
 from workers.supervisor.supervisor import Supervisor
@@ -29,6 +37,8 @@ from workers.supervisor.supervisor import Supervisor
 __all__ = ["ServableLaunch", "Server", "ServerSettings", "StartError", "Tls"]
 
 T = TypeVar("T")
+
+log = get_logger("SERVING")
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class ServerSettings:
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
     commands: Commands = field(default_factory=Commands)
+    hang: HangLimits = field(default_factory=HangLimits)
 
 
 class Server:
@@ -81,7 +92,7 @@ class Server:
         self._lock = threading.RLock()
         self._supervisor: Supervisor | None = None
         #: The first start of gateway and broker.
-        self._infrastructure: Future[None] = Future()
+        self._infrastructure: Future[dict[str, Mapping[str, Any]]] = Future()
         self._requests_max = self.settings.requests_max
         self._has_servables = False
         #: Number of the latest signal, once one came, and how many came.
@@ -91,7 +102,9 @@ class Server:
     # ------------------------------------------------------------ starting
 
     def start_servables(self, launches: Sequence[ServableLaunch]) -> None:
-        """Start one worker per device of each launch; return when they and the gateway are READY.
+        """Start the workers of each launch; return when they and the gateway are READY.
+
+        One per device, and when these have loaded the models, the extra workers.
 
         Raises: StartError. What was wrong with a parameter leaves the server as it was; if a
         worker fails, everything has been stopped.
@@ -111,8 +124,11 @@ class Server:
             supervisor = self._ensure_running()
             self._has_servables = True
             started = supervisor.add(specs)
-        for future in (self._infrastructure, started):
-            self._result(future)
+        self._result(self._infrastructure)
+        reports = self._result(started)
+        extra = [spec for launch in launches for spec in self._extra_worker_specs(launch, reports)]
+        if extra:
+            self._result(supervisor.add(extra))
 
     def open_grpc(
         self,
@@ -250,6 +266,7 @@ class Server:
             self.settings.restarts,
             random.Random(),  # noqa: S311 - spreads restarts, keeps no secret
             is_shared=self.settings.gateways > 1,
+            hang=self.settings.hang,
         )
         supervisor.start()
         self._supervisor = supervisor
@@ -283,56 +300,63 @@ class Server:
         ]
 
     def _worker_specs(self, launch: ServableLaunch) -> list[ChildSpec]:
+        """The workers that load the models of a launch."""
+        if launch.device_ids:
+            return [self._worker_spec(launch, device=device) for device in launch.device_ids]
+        return [self._worker_spec(launch, extra=extra) for extra in range(launch.extra_workers)]
+
+    def _extra_worker_specs(
+        self, launch: ServableLaunch, reports: Mapping[str, Mapping[str, Any]]
+    ) -> list[ChildSpec]:
+        """The workers that run Python stages beside the device workers of a launch.
+
+        reports: what these said, by slot.
+        """
+        if not launch.device_ids or not launch.extra_workers:
+            return []
+        report = reports[worker_slot(launch, launch.resolved_version(), launch.device_ids[0], None)]
+        if not report.get("python_methods"):
+            log.warning(
+                "There is no need to startup additional worker processes, all stages are models, "
+                f"servable: {launch.servable_name}"
+            )
+            return []
+        models = report["models"]
+        return [
+            self._worker_spec(launch, extra=extra, models=models)
+            for extra in range(launch.extra_workers)
+        ]
+
+    def _worker_spec(
+        self,
+        launch: ServableLaunch,
+        device: int | None = None,
+        extra: int | None = None,
+        models: Mapping[str, Any] | None = None,
+    ) -> ChildSpec:
         version = launch.resolved_version()
         run_directory = self.settings.run_directory.absolute()
-        common: Mapping[str, Any] = {
-            "servable_directory": str(Path(launch.servable_directory).absolute()),
-            "servable_name": launch.servable_name,
-            "version": version,
-            "version_asked": launch.version,
-            "device_target": launch.device_target,
-            "backend": launch.backend,
-            "workers_address": f"ipc://{run_directory / 'workers.ipc'}",
-            "dec_key": None
-            if launch.dec_key is None
-            else base64.b64encode(launch.dec_key).decode(),
-            "dec_mode": launch.dec_mode,
-            "batch_sizes": None if launch.batch_sizes is None else list(launch.batch_sizes),
-        }
-        if launch.group is not None:
-            slot = f"{launch.servable_name}/{version}/distributed"
-            document = {
-                **common,
-                "device_id": 0,
-                "worker_id": slot,
-                "group": vars(launch.group),
+        document = worker_document(
+            launch, version, device, extra, ipc_address(run_directory, WORKERS)
+        )
+        if models is not None:
+            document |= {
+                "models": models,
+                "producers_address": ipc_address(run_directory, PRODUCERS),
+                "dec_key": None,
             }
-            command = self.settings.commands.worker
-            return [
-                ChildSpec(
-                    slot,
-                    WORKER,
-                    command,
-                    document,
-                    servable=launch.servable_name,
-                    version=version,
-                    is_distributed=True,
-                )
-            ]
-        specs = []
-        for device_id in launch.device_ids:
-            slot = f"{launch.servable_name}/{version}/device{device_id}"
-            specs.append(
-                ChildSpec(
-                    slot,
-                    WORKER,
-                    self.settings.commands.worker,
-                    {**common, "device_id": device_id, "worker_id": slot},
-                    REPORT_FD,
-                    {"SERVING_DEVICE_ID": str(device_id)},
-                    servable=launch.servable_name,
-                    version=version,
-                    device=device_id,
-                )
-            )
-        return specs
+        return ChildSpec(
+            document["worker_id"],
+            WORKER,
+            self.settings.commands.worker,
+            document,
+            REPORT_FD,
+            {} if device is None else {"SERVING_DEVICE_ID": str(device)},
+            servable=launch.servable_name,
+            version=version,
+            device=device,
+            extra=extra,
+            needs_devices=models is not None,
+            has_page=True,
+            is_distributed=launch.group is not None,
+        )

@@ -8,7 +8,6 @@ a run directory. Nothing restarts a worker here, and a crash of the model ends t
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -21,7 +20,7 @@ import uvloop
 from gateway.doors import DoorError
 from gateway.tls import TlsSettings
 from mindbus.gateway_process import Gateway
-from mindbus.servables import ServableLaunch, check_servable
+from mindbus.servables import ServableLaunch, check_servable, worker_document
 from mindbus.server import Tls
 from protocol.limits import MESSAGE_MB_DEFAULT
 from telemetry.log import get_logger
@@ -248,23 +247,11 @@ class InProcessServer:
 def _document(launch: ServableLaunch, directory: RunDirectory) -> dict[str, Any]:
     """The launch document of a worker, as a process would read it from stdin."""
     version = launch.resolved_version()
-    device_id = launch.device_ids[0]
-    key = launch.dec_key
+    address = directory.workers_address
     return {
-        "servable_directory": launch.servable_directory,
-        "servable_name": launch.servable_name,
-        "version": version,
-        "version_asked": launch.version,
-        "device_target": launch.device_target,
-        "device_id": device_id,
-        "backend": launch.backend,
-        "workers_address": directory.workers_address,
-        "worker_id": f"{launch.servable_name}/{version}/device{device_id}",
+        **worker_document(launch, version, launch.device_ids[0], None, address),
         "generation": 1,
-        "dec_key": None if key is None else base64.b64encode(key).decode(),
-        "dec_mode": launch.dec_mode,
         "parent_pid": os.getpid(),
-        "batch_sizes": None if launch.batch_sizes is None else list(launch.batch_sizes),
     }
 
 

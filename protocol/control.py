@@ -36,6 +36,7 @@ class Ready(NamedTuple):
 
     worker_id: name of its slot, stable over restarts. generation: incarnation of the slot, grows.
     service: `servable/version`. credit: requests that it will hold at once, 1..CREDIT_MAX.
+    is_extra: it has no models and takes only requests of the methods that it offers.
     """
 
     worker_id: str
@@ -46,6 +47,7 @@ class Ready(NamedTuple):
     device: Device
     pid: int
     servable: str
+    is_extra: bool = False
 
 
 class Welcome(NamedTuple):
@@ -80,11 +82,15 @@ class Disconnect(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The supervisor saw this incarnation of a worker die. reason: for logs and error texts."""
+    """The supervisor saw this incarnation of a worker die. reason: for logs and error texts.
+
+    started: tickets that it had begun to compute, the last some hundreds; None = nobody knows.
+    """
 
     worker_id: str
     generation: int
     reason: str
+    started: tuple[int, ...] | None = None
 
 
 class Retire(NamedTuple):
@@ -142,6 +148,7 @@ def unpack_ready(frames: Sequence[Buffer]) -> Ready:
         device=_device(body),
         pid=_number(body, "pid"),
         servable=servable,
+        is_extra=_flag(body, "is_extra"),
     )
 
 
@@ -184,6 +191,7 @@ def unpack_lost(frames: Sequence[Buffer]) -> Lost:
         _text(body, "worker_id"),
         _number(body, "generation"),
         _text(body, "reason", size_min=0),
+        _tickets(body, "started"),
     )
 
 
@@ -225,6 +233,24 @@ def _device(body: Mapping[str, Any]) -> Device:
     if not isinstance(value, dict):
         raise RemoteProtocolError(f"key 'device' is a {type(value).__name__}, not a map")
     return Device(_text(value, "target"), _number(value, "id"))
+
+
+def _flag(body: Mapping[str, Any], key: str) -> bool:
+    """A bool that MAY be left out, which is False."""
+    value = body.get(key, False)
+    if not isinstance(value, bool):
+        raise RemoteProtocolError(f"key {key!r} is {value!r}, not a bool")
+    return value
+
+
+def _tickets(body: Mapping[str, Any], key: str) -> tuple[int, ...] | None:
+    """A list of tickets that MAY be left out, or nil."""
+    value = body.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise RemoteProtocolError(f"key {key!r} is not a list of tickets")
+    return tuple(value)
 
 
 def _methods(body: Mapping[str, Any], servable: str) -> tuple[MethodSignature, ...]:

@@ -77,6 +77,9 @@ assert FIXED_BYTES == 48
 REQUEST_PREFIX = MAGIC + bytes((VERSION, REQUEST))
 REPLY_PREFIX = MAGIC + bytes((VERSION, REPLY))
 
+#: What the names of hidden methods begin with: one subgraph of one model each.
+CALL_PREFIX = "@call_"
+
 FLAGS_OFFSET = 4
 DIALECT_OFFSET = 6
 STATUS_OFFSET = 7

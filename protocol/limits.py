@@ -36,6 +36,10 @@ TENSOR_DIMENSIONS_MAX = 32
 #: Requests in the broker at once (MindSpore Serving `max_enqueued_requests`, default 10000).
 REQUESTS_MAX_DEFAULT = 10_000
 
+#: Model calls of extra workers that the broker accepts beyond `requests_max`, and while it drains:
+#: without them, requests that it accepted before could not be finished.
+CALLS_RESERVE = 1_024
+
 #: Body bytes held by the broker for queued and running requests together.
 REQUEST_BYTES_MAX_DEFAULT = 4 * 1024 * MIB
 
@@ -73,4 +77,4 @@ GROUP_LIVENESS = 20
 GROUP_RESULT_WAIT_MS = 10_000
 
 #: The same for the first batch of its shapes, for which every rank compiles its graph.
-GROUP_COMPILE_WAIT_MS = 1_800_000
+GROUP_COMPILE_WAIT_MS = 600_000

@@ -164,6 +164,15 @@ def exception_occurred(error: str) -> str:
     return f"Serving Error: exception occurred: {error}"
 
 
+#: No device worker is there to run a model for an extra worker.
+NO_DEVICE_WORKER = "There are no available inference processes that occupy devices"
+
+
+def remote_call_failed(error: str) -> str:
+    """A model call of an extra worker was answered with a failure."""
+    return f"Remote call model failed: {error}"
+
+
 def builtin_dtype_unsupported(function: str, dtype: str) -> str:
     """A built-in function (such as Argmax) that has no kernel for the dtype of its input."""
     return f"{function} not support data type {kmsi_name(dtype)}"

@@ -132,9 +132,11 @@ def main() -> int:
     # Only now: these imports take long, and nobody shall outlive his parent meanwhile.
     from telemetry.log import configure
     from workers.device_worker import run_worker
+    from workers.progress_page import page_from_environment
 
     configure("worker")
-    code = run_worker(document, stop, Reporter(document), signals)
+    page = page_from_environment()
+    code = run_worker(document, stop, Reporter(document), signals, page=page)
     _bound_exit(code)
     return code
 

@@ -24,6 +24,7 @@ from protocol import worker_session as ws
 from protocol.native import Buffer
 from protocol.worker_session import Arrival, SessionSettings, WorkerSession
 from telemetry.log import get_logger
+from workers.progress_page import ProgressPage
 
 log = get_logger("WORKER")
 
@@ -68,6 +69,7 @@ class Bus:
 
     on_state: called on the bus thread with each new state of the session. stop: once it is set,
     the session drains. With `signals` the bus wakes up for it, without it looks often enough.
+    page: where the supervisor looks whether this thread still comes round.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Bus:
         stop: threading.Event,
         on_state: Callable[[str], None],
         signals: Signals | None = None,
+        page: ProgressPage | None = None,
     ) -> None:
         #: What came, for the main thread alone.
         self.deliveries: SimpleQueue[Delivery] = SimpleQueue()
@@ -89,6 +92,7 @@ class Bus:
         self._stop = stop
         self._on_state = on_state
         self._signals = signals
+        self._page = page
         self._replies: deque[tuple[int, Sequence[int], list[Buffer]]] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
@@ -143,6 +147,8 @@ class Bus:
         while not self._is_abandoned:
             ready = self._poll(socket)
             now_ns = time.monotonic_ns()
+            if self._page is not None:
+                self._page.beat(now_ns)
             if socket in ready:
                 self._receive(socket, now_ns)
             self._take_replies()

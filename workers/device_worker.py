@@ -1,39 +1,35 @@
-"""A device worker: boots one servable version on one device, then serves it until it is drained.
+"""A worker: boots one servable version on one device, then serves it until it is drained.
 
-    launch document ─► open device ─► import servable ─► load models ─► warm up
-                    ─► connect ─► (WELCOME) ready ─► serve ─► drain ─► exit code
+    launch document ─► boot ─► connect ─► (WELCOME) ready ─► serve ─► drain ─► exit code
+
+An extra worker has no device: it runs the Python stages of methods and sends their model stages
+over the bus to the device workers (`workers.model_calls`).
 
 The main thread and the device thread compute (`workers.pipeline`); the bus thread (`workers.bus`)
-receives, beats and sends. `run_worker`
-also works on a thread of another process: what concerns the process as a whole (signals, its
-parent, standard streams) is in `__main__`.
+receives, beats and sends. `run_worker` also works on a thread of another process: what concerns
+the process as a whole (signals, its parent, standard streams) is in `__main__`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from protocol import control, limits
 from protocol import worker_session as ws
 from protocol.dialects import DIALECTS, Dialect
 from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
-from workers.backends.base import Backend, BackendError, DeviceReport
-from workers.bus import WAKE, Bus, Delivery, Signals, Wake
+from workers.boot import BootError, ProcessSignals, Servable, boot
+from workers.bus import WAKE, Bus, Delivery, Wake
 from workers.distributed.group_backend import GroupBackend
-from workers.launch import BACKENDS, Launch, LaunchError, read_launch
+from workers.launch import Launch, LaunchError, read_launch
 from workers.pipeline import Pipeline
-from workers.servable.declarations import ModelDeclaration, ServableDeclaration
-from workers.servable.loader import import_servable, resolve_version, version_directory
-from workers.stages.executor import Executor
-from workers.stages.model_runner import ModelRunner
+from workers.progress_page import STARTED_MAX, ProgressPage
 from workers.stages.request_desk import RequestDesk
 
 log = get_logger("WORKER")
@@ -49,44 +45,20 @@ FAULT_LOG_INTERVAL_NS = 1_000_000_000
 Report = Callable[[dict[str, Any]], None]
 
 
-class ProcessSignals(Signals, Protocol):
-    """Signals that can be taken back from a library which installed its own handlers."""
-
-    def install(self) -> None:
-        """Handle SIGTERM and SIGINT, from the main thread."""
-
-    def serve(self) -> None:
-        """From now on the bus reads them; before, a signal ends the process."""
-
-    def end(self, code: int) -> None:
-        """End the process at once, from any thread."""
-
-
-class BootError(Exception):
-    """The servable cannot be served; the text is for the person who started it."""
-
-
-class Servable(NamedTuple):
-    """What a boot has made: a servable version, loaded and warm, on its device."""
-
-    declaration: ServableDeclaration
-    executor: Executor
-    device: DeviceReport
-    backend: Backend
-
-
 def run_worker(
     document: Mapping[str, Any],
     stop: threading.Event,
     report: Report,
     signals: ProcessSignals | None = None,
     dialects: Mapping[int, Dialect] = DIALECTS,
+    page: ProgressPage | None = None,
 ) -> int:
     """Boot, serve and drain one worker. Returns the exit code.
 
     document: the launch document (see `workers.launch`). stop: set it to drain.
     report: takes `{"state": "loading" | "ready" | "draining" | "failed", …}`; "ready" comes from
     the bus thread, after the broker's first WELCOME. dialects: modules by number in the head.
+    page: where the supervisor looks what this worker does.
     """
     report({"state": "loading"})
     try:
@@ -100,7 +72,7 @@ def run_worker(
     if isinstance(servable.backend, GroupBackend):
         assert signals is not None, "a distributed servable has a process of its own"
         servable.backend.serve(partial(_end_with_group, report, signals))
-    return _Service(launch, servable, stop, report, signals, dialects).run()
+    return _Service(launch, servable, stop, report, signals, dialects, page).run()
 
 
 def _end_with_group(report: Report, signals: ProcessSignals, reason: str) -> None:
@@ -111,104 +83,6 @@ def _end_with_group(report: Report, signals: ProcessSignals, reason: str) -> Non
     log.error("group lost", reason=reason)
     report({"state": "failed", "error": reason})
     signals.end(EXIT_GROUP_LOST)
-
-
-# ---------------------------------------------------------------- boot
-
-
-def boot(launch: Launch, signals: ProcessSignals | None = None) -> Servable:
-    """Open the device, import the servable, load and warm its models. Raises BootError."""
-    backend = _make_backend(launch)
-    os.environ["SERVING_DEVICE_ID"] = str(launch.device_id)
-    try:
-        device = backend.open_device(launch.device_target, launch.device_id)
-        declaration = None
-    except BackendError as error:
-        text = f"open device failed, device id: {launch.device_id}, {error}"
-        declaration = _declare_without_models(launch, text)
-        device = DeviceReport("CPU", launch.device_id)
-    if signals is not None:
-        signals.install()  # again: the library behind the device may have handlers of its own
-    declaration = declaration or _declare(launch)
-    _check_kind(declaration, backend)
-    runners = {
-        key: _load_model(launch, model, backend) for key, model in declaration.models.items()
-    }
-    try:
-        executor = Executor(declaration, runners)
-    except RuntimeError as error:
-        raise BootError(str(error)) from None
-    log.info("servable loaded", service=launch.service, device=f"{device.target}:{device.id}")
-    return Servable(declaration, executor, device, backend)
-
-
-def _make_backend(launch: Launch) -> Backend:
-    if launch.group is not None:
-        return GroupBackend(launch.group, is_first=launch.generation == 1)
-    module_name, class_name = BACKENDS[launch.backend]
-    try:
-        made: Backend = getattr(importlib.import_module(module_name), class_name)()
-    except ImportError as error:
-        raise BootError(f"backend {launch.backend} is not installed, {error}") from None
-    return made
-
-
-def _check_kind(declaration: ServableDeclaration, backend: Backend) -> None:
-    """Raises BootError unless a distributed servable is started as one, and no other is."""
-    if isinstance(backend, GroupBackend):
-        try:
-            backend.check(declaration)
-        except BackendError as error:
-            raise BootError(str(error)) from None
-    elif any(model.group is not None for model in declaration.models.values()):
-        raise BootError(
-            f"Servable '{declaration.name}' is declared as distributed servable, it is started by "
-            "distributed.start_servable"
-        )
-
-
-def _declare(launch: Launch) -> ServableDeclaration:
-    directory, name = launch.servable_directory, launch.servable_name
-    try:
-        declaration = import_servable(directory, name)
-        resolve_version(directory, name, launch.version_asked, declaration.has_model_files)
-    except RuntimeError as error:
-        if error.__cause__ is not None:  # where in the user's code: for the log only
-            log.error("import of the servable failed", exc_info=error.__cause__)
-        raise BootError(str(error)) from None
-    return declaration
-
-
-def _declare_without_models(launch: Launch, device_error: str) -> ServableDeclaration:
-    """Import a servable that is all Python: it needs neither MindSpore nor a device but the CPU.
-
-    Raises: BootError with `device_error` if it needs more.
-    """
-    if launch.device_target in (None, "CPU"):
-        # An import that fails says nothing: perhaps for want of the same package.
-        with contextlib.suppress(RuntimeError):
-            declaration = import_servable(launch.servable_directory, launch.servable_name)
-            if not declaration.models:
-                return declaration
-    raise BootError(device_error)
-
-
-def _load_model(launch: Launch, model: ModelDeclaration, backend: Backend) -> ModelRunner:
-    directory = version_directory(launch.servable_directory, launch.servable_name, launch.version)
-    try:
-        loaded = backend.load(model, directory, launch.dec_key, launch.dec_mode)
-        runner = ModelRunner(model, loaded, launch.batch_sizes)
-        runner.warm_up()
-    except (BackendError, RuntimeError) as error:
-        if model.group is not None:
-            raise BootError(str(error)) from None
-        raise BootError(
-            f"Raise failed: Load model failed, servable directory: '{launch.servable_directory}', "
-            f"servable name: '{launch.servable_name}', model file: '[{', '.join(model.files)}]', "
-            f"version number {launch.version},model context: {model.context or '{}'}, "
-            f"load error details: {error}"
-        ) from None
-    return runner
 
 
 # ---------------------------------------------------------------- serve
@@ -225,8 +99,10 @@ class _Service:
         report: Report,
         signals: ProcessSignals | None,
         dialects: Mapping[int, Dialect],
+        page: ProgressPage | None,
     ) -> None:
         self._launch = launch
+        self._page = page
         self._servable = servable
         self._report = report
         self._signals = signals
@@ -234,14 +110,16 @@ class _Service:
         self._executor = servable.executor
         self._offer = _offer(launch, servable)
         methods = {method.name: method for method in self._offer.methods}
-        self._bus = Bus(
-            launch.workers_address, SessionSettings(self._offer), stop, self._on_state, signals
-        )
+        settings = SessionSettings(self._offer)
+        self._bus = Bus(launch.workers_address, settings, stop, self._on_state, signals, page)
+        for model in servable.models.values():
+            model.on_patience = self._on_patience
         self._pipeline = Pipeline(
             servable.executor,
             self._on_progress,
             lambda: self._bus.deliveries.put(WAKE),
-            servable.declaration.device_width,
+            is_remote=servable.model_calls is not None,
+            device_width=servable.declaration.device_width,
         )
         self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects)
         self._epoch = 0
@@ -258,10 +136,18 @@ class _Service:
             while self._turn():
                 pass
         finally:
-            self._bus.close()
-            self._pipeline.close()
+            self._close()
         log.info("worker drained" if not self._bus.has_failed else "worker ends by its own bug")
         return EXIT_BUG if self._bus.has_failed else EXIT_DRAINED
+
+    def _close(self) -> None:
+        calls = self._servable.model_calls
+        self._bus.close()
+        if calls is not None:
+            calls.abandon()
+        self._pipeline.close()
+        if calls is not None:
+            calls.close()
 
     def _turn(self) -> bool:
         """Take in what has come, compute one work, answer. Returns False at the end."""
@@ -333,9 +219,17 @@ class _Service:
             self._faults_unsaid = 0
             self._faults_due_ns = now_ns + FAULT_LOG_INTERVAL_NS
 
-    def _on_progress(self, progress: tuple[int, int]) -> None:
-        """On any thread that computes, under the pipeline's lock: for the next heartbeat."""
+    def _on_progress(self, progress: tuple[int, int], started: Sequence[int]) -> None:
+        """On any thread that computes, under the pipeline's lock: for who watches over us."""
         self._bus.batch = progress
+        if self._page is not None:
+            self._page.start(started)
+            self._page.work(progress[1])
+
+    def _on_patience(self, patience_ns: int) -> None:
+        """On the thread that runs a model: this will take long, or it is over (0)."""
+        if self._page is not None:
+            self._page.busy_until(time.monotonic_ns() + patience_ns if patience_ns else 0)
 
     def _on_state(self, state: str) -> None:
         """On the bus thread: tell the supervisor what the broker knows already."""
@@ -347,16 +241,33 @@ class _Service:
                     "device": self._servable.device._asdict(),
                     "version": self._launch.version,
                     "methods": [method.name for method in self._offer.methods],
+                    **self._what_extra_workers_need(),
                 }
             )
         elif state == ws.DRAINING:
             self._report({"state": "draining"})
         log.info("worker session", state=state, worker_id=self._launch.worker_id)
 
+    def _what_extra_workers_need(self) -> dict[str, Any]:
+        servable = self._servable
+        if servable.model_calls is not None:
+            return {}
+        methods = servable.declaration.methods.values()
+        return {
+            "models": {
+                key: model.describe().as_document() for key, model in servable.models.items()
+            },
+            "python_methods": [method.name for method in methods if method.has_python],
+        }
+
 
 def _offer(launch: Launch, servable: Servable) -> control.Ready:
     declaration = servable.declaration
-    batch_size = max(map(servable.executor.batch_size, declaration.methods), default=1)
+    is_extra = servable.model_calls is not None
+    methods = [
+        name for name, method in declaration.methods.items() if method.has_python or not is_extra
+    ]
+    batch_size = max(map(servable.executor.batch_size, methods), default=1)
     return control.Ready(
         worker_id=launch.worker_id,
         generation=launch.generation,
@@ -364,9 +275,10 @@ def _offer(launch: Launch, servable: Servable) -> control.Ready:
         # Three batches: one on the device, one in Python stages, one that gathers or is answered.
         # With two, each cycle waits for the broker once (overlap 1.7 to 1.8 instead of 1.8 to 1.9).
         # What runs models several batches at once holds more.
-        credit=min(limits.CREDIT_MAX, (2 + declaration.device_width) * batch_size),
-        methods=tuple(map(declaration.signature, declaration.methods)),
+        credit=min(limits.CREDIT_MAX, STARTED_MAX, (2 + declaration.device_width) * batch_size),
+        methods=tuple(map(declaration.signature, methods)),
         device=control.Device(*servable.device),
         pid=os.getpid(),
         servable=launch.servable_name,
+        is_extra=is_extra,
     )

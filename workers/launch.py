@@ -41,7 +41,10 @@ class Launch:
     """One worker: what it serves, on which device, and where its broker is.
 
     version: resolved, at least 1. version_asked: what it was resolved from; 0 = the newest.
-    device_target: None = the best that is there.
+    device_target: None = the best that is there. device_id: None = an extra worker, without one.
+    models: what the device workers of the service have loaded, by model key (as
+    `ModelDescription.as_document`); None = this worker loads its models itself.
+    producers_address: where calls of these models go.
     worker_id, generation: the slot and its incarnation. dec_key: never shown, not even by `repr`.
     batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
     group: of a distributed servable.
@@ -52,7 +55,7 @@ class Launch:
     version: int
     version_asked: int
     device_target: str | None
-    device_id: int
+    device_id: int | None
     backend: str
     workers_address: str
     worker_id: str
@@ -61,6 +64,8 @@ class Launch:
     dec_mode: str
     parent_pid: int
     batch_sizes: tuple[int, ...] | None
+    models: Mapping[str, Any] | None = None
+    producers_address: str = ""
     group: GroupPlace | None = None
 
     @property
@@ -77,7 +82,7 @@ def read_launch(document: Mapping[str, Any]) -> Launch:
         version=_number(document, "version", 1),
         version_asked=_number(document, "version_asked", 0),
         device_target=_optional_text(document, "device_target"),
-        device_id=_number(document, "device_id", 0),
+        device_id=_optional_number(document, "device_id"),
         backend=_one_of(document, "backend", tuple(BACKENDS)),
         workers_address=_text(document, "workers_address"),
         worker_id=_text(document, "worker_id"),
@@ -86,8 +91,12 @@ def read_launch(document: Mapping[str, Any]) -> Launch:
         dec_mode=_one_of(document, "dec_mode", DEC_MODES),
         parent_pid=_number(document, "parent_pid", 0),
         batch_sizes=_sizes(document),
+        models=_models(document),
+        producers_address=_optional_text(document, "producers_address") or "",
         group=_group(document),
     )
+    if launch.models is not None:
+        _text(document, "producers_address")
     try:
         head.service_key(launch.servable_name, launch.version)
     except RemoteProtocolError as error:
@@ -130,6 +139,10 @@ def _number(document: Mapping[str, Any], key: str, least: int) -> int:
     return value
 
 
+def _optional_number(document: Mapping[str, Any], key: str) -> int | None:
+    return None if _field(document, key) is None else _number(document, key, 0)
+
+
 def decode_key(document: Mapping[str, Any]) -> bytes | None:
     """The key of encrypted models in a document for stdin, or None. Raises LaunchError."""
     value = _optional_text(document, "dec_key")
@@ -139,6 +152,13 @@ def decode_key(document: Mapping[str, Any]) -> bytes | None:
         return base64.b64decode(value, validate=True)
     except binascii.Error:
         raise LaunchError("key 'dec_key' of the launch document is not base64") from None
+
+
+def _models(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    value = document.get("models")
+    if value is not None and not isinstance(value, dict):
+        raise LaunchError(f"key 'models' of the launch document is {value!r}, not a map")
+    return value
 
 
 def _sizes(document: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from protocol import status
 from protocol.values import Failure, Result
@@ -33,19 +33,23 @@ class PipelineError(Exception):
 class Pipeline:
     """Computes requests, on the calling thread and on a device thread of its own.
 
-    on_progress: takes (number, start) of the oldest work that runs, whenever it changes; called
-    on both threads. wake_main: called on the device thread when the main thread has to look.
+    on_progress: takes (number, start) of the oldest work that runs, whenever it changes, and the
+    tickets that are computed for the first time; called on both threads. wake_main: called on the
+    device thread when the main thread has to look.
+    is_remote: models are computed elsewhere, so that a run of them is a wait for the device thread.
     device_width: how many works of models may run at once, each on a device thread of its own.
     """
 
     def __init__(
         self,
         executor: Executor,
-        on_progress: Callable[[tuple[int, int]], None],
+        on_progress: Callable[[tuple[int, int], Sequence[int]], None],
         wake_main: Callable[[], None],
+        is_remote: bool = False,
         device_width: int = 1,
     ) -> None:
         self._executor = executor
+        self._is_remote = is_remote
         self._on_progress = on_progress
         self._wake_main = wake_main
         self._device_width = device_width
@@ -126,10 +130,6 @@ class Pipeline:
                 self._wake_device()
         return self._started(scheduler.next_python_work(time.monotonic_ns()))
 
-    def _is_next_run_short(self, is_busy: bool) -> bool:
-        """REQUIRES: the lock. Runs that shall overlap are never for the main thread."""
-        return self._device_width == 1 and self._scheduler.is_next_run_short(is_busy)
-
     def _wake_device(self) -> None:
         """REQUIRES: the lock."""
         self._awake += 1
@@ -138,8 +138,14 @@ class Pipeline:
     def _started(self, work: Work | None) -> Work | None:
         """REQUIRES: the lock."""
         if work is not None:
-            self._on_progress(self._scheduler.progress)
+            self._say_progress()
         return work
+
+    def _say_progress(self) -> None:
+        """REQUIRES: the lock."""
+        scheduler = self._scheduler
+        self._on_progress(scheduler.progress, scheduler.started)
+        scheduler.started.clear()
 
     def _run_next_on_device(self) -> bool:
         """On the device thread: run one work. Returns False if none was there."""
@@ -173,7 +179,7 @@ class Pipeline:
         scheduler = self._scheduler
         with self._lock:
             scheduler.complete(work, outcomes, time.monotonic_ns())
-            self._on_progress(scheduler.progress)
+            self._say_progress()
             if work.model is None:
                 # A long run shall not wait until what has arrived meanwhile is decoded.
                 self._wake_device_for_long_run()
@@ -184,3 +190,8 @@ class Pipeline:
         can_wake = scheduler.has_device_rows and self._has_sleeping_device
         if can_wake and not self._is_next_run_short(is_busy=False):
             self._wake_device()
+
+    def _is_next_run_short(self, is_busy: bool) -> bool:
+        """This thread may run the next model. REQUIRES: the lock."""
+        is_for_device_only = self._is_remote or self._device_width > 1
+        return not is_for_device_only and self._scheduler.is_next_run_short(is_busy)

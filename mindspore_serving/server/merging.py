@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mindbus.servables import ServableLaunch, check_servable
 from mindspore_serving.server.devices import may_share_devices
 from mindspore_serving.server.start_config import ServableStartConfig
-from workers.servable.loader import resolve_version
+from workers.servable.loader import resolve_version, version_directory
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Deployment:
     """One version of one servable, and all that start configurations say about it.
 
     version_number: resolved, at least 1. device_ids: ascending, without repetition.
+    is_unversioned: the newest version was asked for and there is no version directory, which is
+    an error if the servable has models.
     """
 
     servable_directory: str
@@ -26,6 +28,7 @@ class Deployment:
     num_parallel_workers: int
     dec_key: bytes | None
     dec_mode: str
+    is_unversioned: bool = False
 
 
 def as_configs(servable_configs: object) -> tuple[ServableStartConfig, ...]:
@@ -79,18 +82,19 @@ def merge_configs(
 def _deployment(config: ServableStartConfig) -> Deployment:
     # Whether the servable has models is known only after its import, which happens in the worker:
     # it refuses a version that lacks a directory which it needs.
-    version = resolve_version(
-        config.servable_directory, config.servable_name, config.version_number, has_models=False
-    )
+    directory, name = config.servable_directory, config.servable_name
+    version = resolve_version(directory, name, config.version_number, has_models=False)
+    has_directory = version_directory(directory, name, version).is_dir()
     return Deployment(
-        servable_directory=config.servable_directory,
-        servable_name=config.servable_name,
+        servable_directory=directory,
+        servable_name=name,
         version_number=version,
         device_type=config.device_type,
         device_ids=tuple(sorted(config.device_ids)),
         num_parallel_workers=config.num_parallel_workers,
         dec_key=config.dec_key,
         dec_mode=config.dec_mode,
+        is_unversioned=config.version_number == 0 and not has_directory,
     )
 
 

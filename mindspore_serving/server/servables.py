@@ -34,7 +34,7 @@ def start_servables(
 
 
 def to_launches(deployments: Sequence[Deployment]) -> list[ServableLaunch]:
-    """What the server is asked for: one worker for each device of each deployment."""
+    """What the server is asked for, one launch per deployment."""
     backend = os.environ.get("MINDBUS_BACKEND") or "mindspore"
     available = available_device_types()
     if backend == "mindspore":
@@ -52,8 +52,9 @@ def to_launch(deployment: Deployment, backend: str, available: tuple[str, ...]) 
     return ServableLaunch(
         servable_directory=deployment.servable_directory,
         servable_name=deployment.servable_name,
-        version=deployment.version_number,
-        device_ids=worker_devices(deployment, device_type == "cpu"),
+        version=0 if deployment.is_unversioned else deployment.version_number,
+        device_ids=deployment.device_ids,
+        extra_workers=extra_workers(deployment),
         device_target=TARGETS[device_type],
         backend=backend,
         dec_key=deployment.dec_key,
@@ -61,23 +62,6 @@ def to_launch(deployment: Deployment, backend: str, available: tuple[str, ...]) 
     )
 
 
-def worker_devices(deployment: Deployment, is_cpu: bool) -> tuple[int, ...]:
-    """The device of each worker; on the CPU a device id is only the number of a slot.
-
-    `num_parallel_workers` beyond the devices adds slots on the CPU. An NPU or GPU belongs to one
-    worker each, so there the number is cut to the devices, as MindSpore Serving documents it.
-    """
-    devices = deployment.device_ids
-    wanted = deployment.num_parallel_workers
-    if len(devices) >= wanted:
-        return devices
-    if devices and not is_cpu:
-        log.warning(
-            "num_parallel_workers is more than there are devices, one worker per device is started",
-            servable=deployment.servable_name,
-            num_parallel_workers=wanted,
-            devices=len(devices),
-        )
-        return devices
-    free = [number for number in range(len(devices) + wanted) if number not in devices]
-    return tuple(sorted((*devices, *free[: wanted - len(devices)])))
+def extra_workers(deployment: Deployment) -> int:
+    """How many workers there are beside those of the devices; without devices, how many at all."""
+    return max(0, deployment.num_parallel_workers - len(deployment.device_ids))

@@ -23,6 +23,6 @@ class SSLConfig:
         self.certificate = check_str("certificate", certificate)
         self.private_key = check_str("private_key", private_key)
         self.verify_client = check_bool("verify_client", verify_client)
-        if self.verify_client or custom_ca is not None:
+        if self.verify_client:
             check_str("custom_ca", custom_ca)
         self.custom_ca = custom_ca

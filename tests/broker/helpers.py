@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from protocol import control
 from protocol import head as heads
 from protocol.native import decode_failure
@@ -19,6 +20,7 @@ def request(
     body: bytes = b"body",
     budget_ms: int = 0,
     flags: int = 0,
+    method: bytes = b"m",
 ) -> list[bytes]:
     """One request parcel."""
     head = heads.Head(
@@ -28,7 +30,7 @@ def request(
         budget_ms=budget_ms,
         body_frames=1,
         service=service,
-        method=b"m",
+        method=method,
     )
     return [heads.pack(head), body]
 
@@ -39,14 +41,21 @@ def cancel(request_id: int) -> list[bytes]:
 
 
 def ready(
-    worker_id: str, service: str = "add/1", credit: int = 1, generation: int = 1
+    worker_id: str,
+    service: str = "add/1",
+    credit: int = 1,
+    generation: int = 1,
+    methods: tuple[str, ...] = ("m",),
+    is_extra: bool = False,
 ) -> list[bytes]:
     """A READY message."""
     servable = service.rpartition("/")[0]
-    method = MethodSignature(servable, "m", ("x",), ("y",))
+    signatures = tuple(MethodSignature(servable, name, ("x",), ("y",)) for name in methods)
     device = control.Device("CPU", 0)
     return control.pack(
-        control.Ready(worker_id, generation, service, credit, (method,), device, 1234, servable)
+        control.Ready(
+            worker_id, generation, service, credit, signatures, device, 1234, servable, is_extra
+        )
     )
 
 

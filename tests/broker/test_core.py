@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from protocol import control
 from protocol import head as heads
 from protocol.native import decode_failure, unpack_meta
@@ -151,19 +152,128 @@ def test_cancel_takes_a_waiting_request_out_and_drops_a_running_ones_reply(core:
     assert core.counters.cancelled == 2
 
 
-def test_a_lost_workers_requests_go_first_to_the_next_one_in_their_order() -> None:
+def lost(worker_id: str = "slot1", started: tuple[int, ...] | None = None) -> list[bytes]:
+    return control.pack(control.Lost(worker_id, 1, "killed by signal 9", started))
+
+
+def broker_that_lost_a_worker(started: tuple[int, ...] | None) -> Core:
+    """`w1` died with requests 1 and 2 in its hands (tickets 1 and 2), 3 waited, `w2` is idle."""
     core = broker_with_worker(credit=2)
     for number in (1, 2, 3):
         core.receive_from_client(b"c", request(number, body=b"%d" % number), 0)
     core.outbox.take()
-    core.receive_from_worker(b"w2", ready("slot2", credit=3), 0)
-    core.outbox.take()
-    lost = control.pack(control.Lost("slot1", 1, "killed by signal 9"))
-    core.receive_from_worker(b"supervisor", lost, 0)
+    core.receive_from_worker(b"s", lost(started=started), 0)
+    core.receive_from_worker(b"w2", ready("slot2", credit=4), 0)
+    core.check_invariants()
+    return core
+
+
+def test_what_a_lost_worker_had_not_started_goes_first_to_the_next_one_in_its_order() -> None:
+    core = broker_that_lost_a_worker(started=())
+    assert [body for _, _, body in dispatched(core)] == [b"1", b"2", b"3"]
+    core.check_invariants()
+
+
+def test_what_had_not_started_was_no_attempt_and_is_not_said_to_be_redelivered() -> None:
+    core = broker_that_lost_a_worker(started=())
+    parcels = heads.split_parcels(core.outbox.take()[1][b"w2"])
+    requests = [head for head, _ in parcels if head[3] == heads.REQUEST]
+    assert not any(heads.unpack(head).flags & heads.FLAG_REDELIVERED for head in requests)
+    for number in (3, 4, 5):  # as often as it likes
+        core.receive_from_worker(b"s", lost("slot2", started=()), 0)
+        core.outbox.take()
+        core.receive_from_worker(b"w%d" % number, ready("slot2", credit=4), 0)
+        assert [body for _, _, body in dispatched(core)] == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("started", [(1, 2), None])
+def test_suspects_are_computed_one_by_one_by_a_worker_that_holds_nothing_else(
+    started: tuple[int, ...] | None,
+) -> None:
+    core = broker_that_lost_a_worker(started)
+    assert dispatched(core) == [(b"w2", 3, b"1")]
+    core.receive_from_worker(b"w2", reply(3), 0)
+    assert dispatched(core) == [(b"w2", 4, b"2")]
+    core.check_invariants()
+    core.receive_from_worker(b"w2", reply(4), 0)
+    assert dispatched(core) == [(b"w2", 5, b"3")]
+    core.check_invariants()
+
+
+def test_a_busy_worker_is_kept_until_it_is_idle_and_the_others_go_on() -> None:
+    core = broker_with_worker(credit=1)
+    core.receive_from_worker(b"w2", ready("slot2", credit=2), 0)
+    core.receive_from_worker(b"w3", ready("slot3", credit=2), 0)
+    for number in range(1, 6):
+        core.receive_from_client(b"c", request(number, body=b"%d" % number), 0)
+    by_worker: dict[bytes, list[tuple[int, bytes]]] = {}
+    for worker, ticket, body in dispatched(core):
+        by_worker.setdefault(worker, []).append((ticket, body))
+    core.receive_from_worker(b"s", lost(started=(by_worker[b"w1"][0][0],)), 0)
+    core.receive_from_client(b"c", request(6, body=b"6"), 0)
+    assert dispatched(core) == []
+    first, second = by_worker[b"w2"], by_worker[b"w3"]
+    core.receive_from_worker(b"w2", reply(first[0][0]), 0)
+    core.check_invariants()
+    assert dispatched(core) == [], "w2 is kept, and has something to do yet"
+    core.receive_from_worker(b"w3", reply(second[0][0]), 0)
+    assert [(worker, body) for worker, _, body in dispatched(core)] == [(b"w3", b"6")]
+    core.receive_from_worker(b"w2", reply(first[1][0]), 0)
     assert [(worker, body) for worker, _, body in dispatched(core)] == [
-        (b"w2", b"1"),
-        (b"w2", b"2"),
+        (b"w2", by_worker[b"w1"][0][1])
     ]
+    core.check_invariants()
+
+
+def test_the_second_death_ends_the_suspect_and_nobody_else() -> None:
+    core = broker_that_lost_a_worker(started=(1,))
+    assert dispatched(core) == [(b"w2", 3, b"1")]
+    core.receive_from_worker(b"s", lost("slot2", started=(3,)), 0)
+    assert answers(core) == [(b"c", 1, "worker_lost")]
+    core.receive_from_worker(b"w3", ready("slot3", credit=4), 0)
+    assert [body for _, _, body in dispatched(core)] == [b"2", b"3"]
+    core.check_invariants()
+
+
+def test_a_kept_worker_that_drains_leaves_the_suspects_to_another() -> None:
+    core = broker_that_lost_a_worker(started=(1, 2))
+    core.outbox.take()
+    core.receive_from_worker(b"w3", ready("slot3", credit=4), 0)
+    assert dispatched(core) == [(b"w3", 4, b"3")]
+    core.receive_from_worker(b"w2", control.pack(control.Drain()), 0)
+    assert dispatched(core) == []
+    core.receive_from_worker(b"w3", reply(4), 0)
+    assert dispatched(core) == [(b"w3", 5, b"2")]
+    core.check_invariants()
+
+
+def test_a_worker_that_is_kept_for_suspects_who_all_left_is_free_again() -> None:
+    core = broker_that_lost_a_worker(started=(1, 2))
+    core.outbox.take()
+    core.receive_from_client(b"c", cancel(1), 0)
+    core.receive_from_client(b"c", cancel(2), 0)
+    core.check_invariants()
+    core.receive_from_worker(b"w2", reply(3), 0)
+    assert dispatched(core) == [(b"w2", 4, b"3")]
+    core.check_invariants()
+
+
+def test_a_worker_whose_connection_is_gone_is_lost_after_a_grace_unless_it_is_said_sooner() -> None:
+    core = broker_with_worker(credit=2)
+    core.receive_from_client(b"c", request(1), 0)
+    core.outbox.take()
+    (worker,) = core.registration.workers.values()
+    core.worker_unreachable(worker, 10 * MS)
+    core.check_invariants()
+    core.receive_from_client(b"c", request(2), 20 * MS)
+    assert dispatched(core) == []
+    assert core.next_timer_ns() == 510 * MS
+    core.handle_timer(509 * MS)
+    assert core.counters.workers_lost == 0
+    core.handle_timer(510 * MS)
+    assert core.counters.workers_lost == 1
+    core.receive_from_worker(b"w2", ready("slot2", credit=4), 511 * MS)
+    assert [body for _, _, body in dispatched(core)] == [b"body"], "the suspect, alone"
     core.check_invariants()
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import zmq
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from broker.switch import IPC_PATH_BYTES_MAX, Switch
 from protocol import control
 from protocol import head as heads
@@ -133,18 +134,24 @@ def test_a_client_that_closed_is_counted_and_its_requests_are_dropped(peers: Pee
     assert peers.core.load() == (0, 0)
 
 
-def test_a_worker_whose_connection_is_gone_is_lost_at_the_next_send(peers: Peers) -> None:
+def test_a_worker_whose_connection_is_gone_gets_nothing_more_and_is_lost_after_a_grace(
+    peers: Peers,
+) -> None:
     first = peers.worker("slot1", credit=1_000)  # the first sends may still seem to arrive
     second = peers.worker("slot2")
     first.close()
     client = peers.socket(zmq.DEALER, peers.producers)
 
-    def lost() -> bool:
-        client.send_multipart(request(lost_ids.pop()))
-        return peers.core.counters.workers_lost == 1
+    (gone,) = (w for w in peers.core.registration.workers.values() if w.worker_id == "slot1")
+    ids = list(range(1000, 0, -1))
 
-    lost_ids = list(range(1000, 0, -1))
-    peers.turn_until(lost)
+    def unreachable() -> bool:
+        client.send_multipart(request(ids.pop()))
+        return gone.lost_ns is not None
+
+    peers.turn_until(unreachable)
+    assert gone not in gone.service.lanes[0].tokens, "nothing more is sent to it"
+    peers.turn_until(lambda: peers.core.counters.workers_lost == 1)
     assert [worker.worker_id for worker in peers.core.registration.workers.values()] == ["slot2"]
     second.close()
 

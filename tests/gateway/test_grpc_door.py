@@ -304,6 +304,13 @@ def test_tls_serves_clients_that_trust_the_certificate(key_material: KeyMaterial
     assert call_with_tls(keys.tls(), None) == unavailable
 
 
+def test_a_plain_client_of_a_tls_door_is_logged_with_its_wrong_version_number(
+    key_material: KeyMaterial, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call_with_tls(key_material.tls(), None) is grpc.StatusCode.UNAVAILABLE
+    assert "WRONG_VERSION_NUMBER" in capfd.readouterr().err
+
+
 def test_verify_client_asks_for_a_certificate_of_the_custom_ca(key_material: KeyMaterial) -> None:
     keys = key_material
     tls = keys.tls(custom_ca=keys.ca, verify_client=True)

@@ -19,7 +19,7 @@ from gateway.doors import DoorError
 from gateway.http_connection import Patience
 from gateway.rest_door import RestDoor
 from gateway.restful_handler import RestfulHandler
-from gateway.tls import TlsSettings
+from gateway.tls import TlsSettings, rest_context
 from protocol import head as heads
 from protocol import limits
 from tests.gateway.fakes import FakeBus, KeyMaterial, busy_port, in_thread, reply_head
@@ -433,6 +433,10 @@ def test_a_connection_that_is_idle_between_requests_is_closed() -> None:
     on_door(scene, patience=Patience(idle_s=0.02))
 
 
+def test_a_client_has_100_seconds_of_silence() -> None:
+    assert Patience().idle_s == 100
+
+
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_closing_lets_running_requests_finish_and_takes_no_more(run) -> None:  # type: ignore[no-untyped-def]
     async def scene(echo: Echo, door: RestDoor) -> None:
@@ -570,6 +574,32 @@ def test_tls_is_1_2_or_later(
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = version
     assert ask_with_tls(key_material.tls(), context) == status
+
+
+def test_a_client_that_knows_the_curve_prime256v1_only_gets_through(
+    key_material: KeyMaterial,
+) -> None:
+    context = trusting(key_material.ca)
+    context.set_ecdh_curve("prime256v1")
+    assert ask_with_tls(key_material.tls(), context) == 200
+
+
+def test_ciphers_of_tls_1_2_are_those_of_the_original_without_pre_shared_keys(
+    key_material: KeyMaterial,
+) -> None:
+    offered = [
+        cipher["name"]
+        for cipher in rest_context(key_material.tls()).get_ciphers()
+        if cipher["protocol"] == "TLSv1.2"
+    ]
+    assert sorted(offered) == sorted(
+        [
+            *(f"ECDHE-{kind}-AES128-GCM-SHA256" for kind in ("ECDSA", "RSA")),
+            *(f"ECDHE-{kind}-AES256-GCM-SHA384" for kind in ("ECDSA", "RSA")),
+            *(f"ECDHE-{kind}-CHACHA20-POLY1305" for kind in ("ECDSA", "RSA")),
+            *("ECDHE-ECDSA-AES128-CCM", "ECDHE-ECDSA-AES256-CCM"),
+        ]
+    )
 
 
 def test_verify_client_asks_for_a_certificate_of_the_custom_ca(key_material: KeyMaterial) -> None:

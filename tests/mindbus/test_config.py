@@ -28,6 +28,7 @@ def test_every_setting_has_a_flag_and_a_variable_that_mean_the_same() -> None:
         "servable_directory": "/s",
         "servables": "add:3",
         "device_ids": "0,2",
+        "extra_workers": "3",
         "device_target": "ascend",
         "host": "0.0.0.0",
         "grpc_port": "1",
@@ -41,6 +42,7 @@ def test_every_setting_has_a_flag_and_a_variable_that_mean_the_same() -> None:
         "run_directory": "/r",
         "producers_addresses": "tcp://127.0.0.1:6000",
         "grace_ms": "1",
+        "hang_ms": "1",
         "dec_key_file": "/k",
         "dec_mode": "AES-CBC",
     }

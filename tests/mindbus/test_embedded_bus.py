@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 import zmq
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from broker.switch import Switch
 from mindbus.embedded_bus import EmbeddedBus
 from protocol import head as heads

@@ -14,6 +14,7 @@ import pytest
 from mindspore_serving.client import Client, SSLConfig
 from mindspore_serving.client.messages import fill_tensor
 from protocol import ms_service_pb2 as ms_service
+from protocol.limits import CLIENT_MESSAGE_BYTES_MAX
 from tests.mindspore_serving.scripted_server import ScriptedServer
 
 
@@ -126,6 +127,35 @@ def test_instances_that_cannot_be_sent_raise_and_nothing_is_sent() -> None:
         with pytest.raises(RuntimeError, match=r"^instance should be a map$"):
             client.infer_async([[1]])
         assert server.requests == []
+
+
+def test_a_call_has_no_deadline_and_a_failed_one_is_not_repeated() -> None:
+    left_s: list[float | None] = []
+
+    def fail(_: ms_service.PredictRequest, context: grpc.ServicerContext) -> Any:
+        left_s.append(context.time_remaining())
+        context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    with ScriptedServer(fail) as server, Client(server.address, "add", "m") as client:
+        result = client.infer({"x": 1})
+    assert result == {"error": "Grpc Error, (14, 'unavailable'), gone"}
+    (left,) = left_s
+    assert left is None or left > 86_400
+
+
+def test_messages_up_to_512_mib_pass_the_client() -> None:
+    assert CLIENT_MESSAGE_BYTES_MAX == 512 << 20
+
+    def answer(request: ms_service.PredictRequest, _: grpc.ServicerContext) -> Any:
+        reply = ms_service.PredictReply()
+        fill_tensor(reply.instances.add().items["y"], np.ones(5 << 20, np.int8))
+        return reply
+
+    # grpcio alone refuses a reply of more than 4 MiB.
+    with ScriptedServer(answer) as server, Client(server.address, "add", "m") as client:
+        result = client.infer({"x": 1})
+    assert isinstance(result, list)
+    assert result[0]["y"].nbytes == 5 << 20
 
 
 STR = "<class 'str'>"

@@ -63,6 +63,23 @@ def test_a_version_without_directory_is_left_to_the_worker(directory: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("name", "version_number", "is_unversioned"),
+    [
+        ("add", 0, False),
+        ("add", 3, False),
+        ("add", 7, False),
+        ("text", 0, True),
+        ("text", 1, False),
+    ],
+)
+def test_the_newest_version_of_none_is_remembered_for_the_worker(
+    directory: Path, name: str, version_number: int, is_unversioned: bool
+) -> None:
+    [deployment] = merge_configs([_config(directory, name, version_number=version_number)])
+    assert deployment.is_unversioned is is_unversioned
+
+
+@pytest.mark.parametrize(
     "other", [{"dec_key": b"x" * 16}, {"dec_key": b"k" * 16, "dec_mode": "AES-CBC"}]
 )
 def test_one_version_has_one_key(directory: Path, other: dict[str, Any]) -> None:

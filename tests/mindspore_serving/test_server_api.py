@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from mindspore_serving import client, server
 from mindspore_serving import master as old_master
-from mindspore_serving import server
 from mindspore_serving.server.host import host
 from mindspore_serving.server.merging import Deployment
-from mindspore_serving.server.servables import to_launch, worker_devices
+from mindspore_serving.server.servables import to_launch
 
 ROOT = Path(__file__).parents[2]
 INT = "<class 'int'>"
@@ -55,6 +56,41 @@ def test_register_has_the_names_that_a_servable_config_uses() -> None:
     }
     assert names <= set(server.register.__all__)
     assert all(hasattr(server.register, name) for name in server.register.__all__)
+
+
+def test_parameters_have_the_names_order_and_defaults_of_release_2_0() -> None:
+    def parameters(function: Any) -> str:
+        shown = []
+        for parameter in inspect.signature(function).parameters.values():
+            has_default = parameter.default is not parameter.empty
+            shown.append(
+                f"{parameter.name}={parameter.default!r}" if has_default else parameter.name
+            )
+        return ", ".join(shown)
+
+    door = "address, max_msg_mb_size=100, ssl_config=None"
+    assert parameters(server.start_grpc_server) == door
+    assert parameters(server.start_restful_server) == door
+    assert parameters(server.start_servables) == "servable_configs, enable_lite=False"
+    assert parameters(server.stop) == ""
+    assert parameters(server.SSLConfig) == (
+        "certificate, private_key, custom_ca=None, verify_client=False"
+    )
+    assert parameters(server.ServableStartConfig) == (
+        "servable_directory, servable_name, device_ids=None, version_number=0, device_type=None, "
+        "num_parallel_workers=0, dec_key=None, dec_mode='AES-GCM'"
+    )
+    assert parameters(client.Client) == (
+        "address, servable_name, method_name, version_number=0, ssl_config=None"
+    )
+    assert parameters(client.SSLConfig) == "certificate=None, private_key=None, custom_ca=None"
+    assert parameters(server.register.declare_model).startswith(
+        "model_file, model_format, with_batch_dim=True, options=None, "
+        "without_batch_dim_inputs=None, context=None, config_file=None"
+    )
+    assert parameters(server.register.add_stage) == (
+        "stage, args, outputs_count, batch_size=None, tag=None"
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -167,27 +203,34 @@ def test_enable_lite_is_a_bool(tmp_path: Path) -> None:
         server.start_servables(server.ServableStartConfig(str(tmp_path), "add"), wrong)
 
 
+def test_enable_lite_is_ignored_with_a_warning() -> None:
+    program = (
+        "from mindspore_serving import server\n"
+        "config = server.ServableStartConfig('/nonexistent', 'add')\n"
+        "server.start_servables(config, enable_lite=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    warning, *_, error = done.stderr.splitlines()
+    assert warning.startswith("[WARNING] SERVING(")
+    assert warning.endswith("enable_lite is ignored, models run on MindSpore")
+    assert "Check servable config failed, directory " in error
+
+
 def _deployment(devices: tuple[int, ...], workers: int, device_type: str = "none") -> Deployment:
     return Deployment("/d", "add", 1, device_type, devices, workers, None, "AES-GCM")
 
 
 @pytest.mark.parametrize(
-    ("devices", "workers", "is_cpu", "expected"),
-    [
-        ((0,), 0, True, (0,)),
-        ((), 1, True, (0,)),
-        ((), 3, True, (0, 1, 2)),
-        ((3, 1), 1, False, (3, 1)),
-        ((1,), 3, True, (0, 1, 2)),
-        ((5, 6), 4, True, (0, 1, 5, 6)),
-        ((1, 2), 4, False, (1, 2)),
-        ((), 2, False, (0, 1)),
-    ],
+    ("devices", "workers", "expected"),
+    [((0,), 0, 0), ((0,), 1, 0), ((3, 1), 1, 0), ((1,), 3, 2), ((5, 6), 4, 2), ((), 3, 3)],
 )
-def test_parallel_workers_beyond_the_devices_are_slots_of_the_cpu(
-    devices: tuple[int, ...], workers: int, is_cpu: bool, expected: tuple[int, ...]
+def test_parallel_workers_beyond_the_devices_are_extra_workers(
+    devices: tuple[int, ...], workers: int, expected: int
 ) -> None:
-    assert worker_devices(_deployment(devices, workers), is_cpu) == expected
+    launch = to_launch(_deployment(devices, workers), "numpy", ("ascend", "cpu"))
+    assert (launch.device_ids, launch.extra_workers) == (devices, expected)
 
 
 @pytest.mark.parametrize(
@@ -206,4 +249,4 @@ def test_a_launch_names_the_target_where_it_is_known(
 ) -> None:
     launch = to_launch(_deployment(devices, 1, device_type), "numpy", available)
     assert (launch.device_target, launch.backend) == (target, "numpy")
-    assert (launch.servable_name, launch.version, launch.device_ids) == ("add", 1, (0,))
+    assert (launch.servable_name, launch.version, launch.device_ids) == ("add", 1, devices)

@@ -13,6 +13,7 @@ from mindspore_serving.server.devices import (
     check_device_type,
     may_share_devices,
 )
+from mindspore_serving.server.servables import start_servables
 from mindspore_serving.server.ssl_config import SSLConfig
 from mindspore_serving.server.start_config import ServableStartConfig
 
@@ -196,6 +197,37 @@ def test_a_device_type_that_is_not_here_is_refused(
     )
 
 
+def test_a_config_of_a_device_type_that_is_not_here_cannot_be_made() -> None:
+    here = available_device_types()
+    for device_type in {"ascend", "gpu"}.difference(here):
+        with pytest.raises(RuntimeError, match=f"The device type '{device_type}' of servable name"):
+            ServableStartConfig("/d", "add", device_type=device_type)
+    for device_type in here:
+        assert ServableStartConfig("/d", "add", device_type=device_type).device_type == device_type
+
+
+def test_a_missing_directory_is_told_when_servables_start_not_before(tmp_path: Path) -> None:
+    config = ServableStartConfig(str(tmp_path / "none"), "add")
+    with pytest.raises(RuntimeError, match=r"^Check servable config failed, directory "):
+        start_servables(config)
+
+
+def test_defaults_are_those_of_release_2_0() -> None:
+    config = ServableStartConfig("/d", "add")
+    assert (config.device_ids, config.version_number, config.device_type) == ((), 0, "none")
+    assert (config.num_parallel_workers, config.dec_key, config.dec_mode) == (1, None, "AES-GCM")
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = ServableStartConfig("/d", "add")
+    for name in (
+        *("servable_directory", "servable_name", "device_ids", "version_number", "device_type"),
+        *("num_parallel_workers", "dec_key", "dec_mode"),
+    ):
+        with pytest.raises(AttributeError):
+            setattr(config, name, None)
+
+
 def test_a_device_type_that_is_here_passes(tmp_path: Path) -> None:
     (tmp_path / "davinci0").touch()
     for device_type in ("none", "ascend", "cpu"):
@@ -248,7 +280,8 @@ def test_a_wrong_parameter_of_tls_is_refused(arguments: Any, text: str) -> None:
     assert str(raised.value) == text
 
 
-def test_tls_without_verified_clients_needs_no_authority() -> None:
-    config = SSLConfig("c", "k")
+@pytest.mark.parametrize("custom_ca", [None, "", "ca"])
+def test_tls_without_verified_clients_needs_no_authority(custom_ca: str | None) -> None:
+    config = SSLConfig("c", "k", custom_ca)
     assert (config.certificate, config.private_key) == ("c", "k")
-    assert (config.custom_ca, config.verify_client) == (None, False)
+    assert (config.custom_ca, config.verify_client) == (custom_ca, False)

@@ -102,6 +102,35 @@ def test_a_start_script_of_release_2_0_serves_until_it_is_terminated(directory: 
         assert script.run_directories() == []
 
 
+PARALLEL = """
+import os
+import sys
+from mindspore_serving import server
+
+directory = os.path.dirname(os.path.realpath(sys.argv[0]))
+config = server.ServableStartConfig(directory, "add", device_ids={devices},
+                                    num_parallel_workers={workers})
+server.start_servables(config)
+server.start_grpc_server("127.0.0.1:{grpc}")
+server.start_restful_server("127.0.0.1:{rest}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("devices", "workers", "processes"), [("None", 2, 3), ("0", 3, 4), ("(0, 1)", 1, 3)]
+)
+def test_parallel_workers_without_devices_load_the_models_themselves(
+    directory: Path, devices: str, workers: int, processes: int
+) -> None:
+    write_servable(directory)
+    grpc_port, rest_port = free_port(), free_port()
+    source = PARALLEL.format(devices=devices, workers=workers, grpc=grpc_port, rest=rest_port)
+    with StartScript(directory, source) as script:
+        script.wait_for(REST_LINE.format(rest_port))
+        _assert_adds(grpc_port, rest_port)
+        assert len(script.children()) == processes, "a gateway and the workers"
+
+
 def test_a_script_of_release_1_1_serves_in_one_process(directory: Path) -> None:
     write_servable(directory, package="worker")
     grpc_port, rest_port = free_port(), free_port()
@@ -140,7 +169,7 @@ sys.stdin.read()
 
 
 FAILED_START = (
-    "Fail to start workers: {servable name:broken, device id:0, "
+    "Fail to start workers: {servable:broken, version:1, extra:0, "
     "<import broken.servable_config failed, why>}"
 )
 FAILED_DOOR = (

@@ -1,12 +1,14 @@
-"""Clients written only from documents: the field table, a curl line, PROTOCOL.md."""
+"""Clients made only from documents: the field table, protoc's stubs, curl, PROTOCOL.md."""
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,6 +18,7 @@ from tests.processes.server_process import ServerProcess
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
+WIRE = Path(__file__).resolve().parent / "wire"
 
 
 def varint(number: int) -> bytes:
@@ -65,6 +68,85 @@ def test_a_client_of_the_field_table_gets_the_right_answer(
     output = field(3, struct.pack("<4f", 2, 4, 6, 8))
     assert output in reply
     assert reply.startswith(field(1, field(1, b"probe") + field(2, b"add")))
+
+
+@pytest.fixture(scope="module")
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the modules that protoc makes of both releases' messages."""
+    directory = tmp_path_factory.mktemp("stubs")
+    for release in ("1_2", "2_0"):  # one by one: both define the same names
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "grpc_tools.protoc", f"-I{WIRE}"),
+                *(f"--python_out={directory}", f"--grpc_python_out={directory}"),
+                str(WIRE / f"ms_service_{release}.proto"),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+    return directory
+
+
+def stub_answers(server: ServerProcess, stubs: Path, release: str) -> Any:
+    """What a client with the stub of a release is answered, see `stub_client.py`."""
+    run = subprocess.run(
+        [sys.executable, str(WIRE / "stub_client.py"), server.grpc_address, release],
+        env={**os.environ, "PYTHONPATH": str(stubs)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+NEGATIVE = (
+    "Call Function 'probe.positive' Failed, method: 'checked', stage index(begin with 1): 1, "
+    "error msg: x is -1.0, not positive"
+)
+
+
+@pytest.mark.parametrize("release", ["1_2", "2_0"])
+def test_a_stub_generated_for_each_release_gets_the_right_answers(
+    server: ServerProcess, stubs: Path, release: str
+) -> None:
+    answers = stub_answers(server, stubs, release)
+    assert answers.pop("sums") == {
+        "spec": ["probe", "add", 1],
+        "instances": [
+            {"y": [11, [2, 2], struct.pack("<4f", n + 1, 3, 4, 4 + n).hex(), []]} for n in range(3)
+        ],
+        "errors": [],
+    }
+    text, content = "grüße".encode().hex(), b"\xff\x00".hex()
+    assert answers.pop("text")["instances"] == [{"x": [13, [1], "", [text]]}]
+    assert answers.pop("bytes")["instances"] == [{"x": [14, [1], "", [content]]}]
+    assert answers.pop("mixed") == {
+        "spec": ["probe", "checked", 0],
+        "instances": [{"y": [11, [], struct.pack("<f", 5).hex(), []]}, {}],
+        "errors": [[0, ""], [3, NEGATIVE]],
+    }
+    if release == "2_0":
+        (code, text), *others = answers.pop("shared input")["errors"]
+        assert (code, others) == (2, [])
+        assert text.endswith("input shared memory is not supported on a network port")
+        (code, text), *others = answers.pop("shared output")["errors"]
+        assert (code, others) == (2, [])
+        assert text.startswith("Output buffers in shared memory are not supported")
+    errors = {name: (answer["errors"], answer["instances"]) for name, answer in answers.items()}
+    assert errors == {
+        "refused": ([[3, NEGATIVE]], []),
+        "unknown": (
+            [[2, "Request servable(probe) method(add)  version(7) , servable is not available"]],
+            [],
+        ),
+        "nothing": (
+            [[2, "Instances count of request cannot be 0, servable: probe, method: add"]],
+            [],
+        ),
+    }
 
 
 def test_curl_gets_the_right_answer(server: ServerProcess) -> None:

@@ -13,6 +13,7 @@ import pytest
 from protocol import ms_service_pb2 as pb
 from protocol import status
 from tests.processes.doors import GrpcDoor, RestDoor, tensor, text_tensor
+from tests.processes.server_process import ServerProcess
 
 pytestmark = pytest.mark.process
 
@@ -166,6 +167,17 @@ def test_an_instance_that_fails_is_answered_with_its_code_and_text(
     assert rest_door.infer(method, [json_items]) == {"error_msg": text}
 
 
+def test_a_stage_that_breaks_its_contract_keeps_its_worker(
+    server: ServerProcess, grpc_door: GrpcDoor
+) -> None:
+    before = [(slot["slot"], slot["pid"]) for slot in server.status()["slots"]]
+    for method in ("wrong_count", "wrong_type", "too_few", "exits"):
+        inputs = [{"x": tensor(np.asarray(np.float32(1)))}] * 2
+        ((code, _),) = grpc_door.errors(grpc_door.predict(grpc_door.request(method, inputs)))
+        assert code == status.MS_SYSTEM_ERROR
+    assert [(slot["slot"], slot["pid"]) for slot in server.status()["slots"]] == before
+
+
 @pytest.mark.parametrize(
     ("servable", "version", "shown"),
     [("other", 0, "servable(other)"), ("probe", 7, "servable(probe)")],
@@ -181,6 +193,32 @@ def test_an_unknown_servable_or_version_is_not_available(
     middle = f"/version/{version}" if version else ""
     answer = rest_door.send('{"instances":[{"x":1}]}', f"/model/{servable}{middle}:add")
     assert answer == {"error_msg": text}
+
+
+def test_a_request_is_checked_for_its_servable_then_its_method_then_its_inputs(
+    grpc_door: GrpcDoor,
+) -> None:
+    wrong = [{"x": bad((4,), b"")}]
+    replies = [
+        grpc_door.predict(request)
+        for request in (
+            grpc_door.request("nothing", wrong, 7, "probe"),
+            grpc_door.request("nothing", wrong, 1, "probe"),
+            grpc_door.request("double", wrong, 1, "probe"),
+        )
+    ]
+    assert [grpc_door.errors(reply)[0][1] for reply in replies] == [
+        "Request servable(probe) method(nothing)  version(7) , servable is not available",
+        "Request servable(probe) method(nothing)  version(1) , method is not available",
+        "Instances input x check failed, detail: Tensor check failed: input data size 0 invalid",
+    ]
+
+
+def test_an_unregistered_call_of_a_model_is_no_method(grpc_door: GrpcDoor) -> None:
+    hidden = "@call_double.json_0"
+    reply = grpc_door.predict(grpc_door.request(hidden, [{"x0": tensor(FLOATS)}]))
+    text = f"Request servable(probe) method({hidden}) , method is not available"
+    assert grpc_door.errors(reply) == [(status.MS_INVALID_INPUTS, text)]
 
 
 def bad(dims: tuple[int, ...], data: bytes, dtype: int = 11) -> pb.Tensor:

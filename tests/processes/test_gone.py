@@ -15,6 +15,7 @@ from tests.processes.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
+ROW = np.ones(4, np.float32)
 TEXT = "Request servable(probe) method(double) , servable is not available"
 
 
@@ -27,7 +28,7 @@ def test_a_servable_whose_workers_signed_off_is_not_available_at_once_and_others
             GrpcDoor(server.grpc_address, "probe"),
             RestDoor(server.rest_address, "probe"),
         )
-        row = {"x": tensor(np.ones(4, np.float32))}
+        row = {"x": tensor(ROW)}
         assert grpc_door.errors(grpc_door.predict(grpc_door.request("double", [row]))) == []
         os.kill(server.slot("probe/1/device0")["pid"], signal.SIGTERM)
         wait_until(lambda: server.slot("probe/1/device0")["state"] == "VACANT")
@@ -38,6 +39,11 @@ def test_a_servable_whose_workers_signed_off_is_not_available_at_once_and_others
 
         wait_until(is_gone)
         assert rest_door.infer("double", [{"x": [1.0] * 4}]) == {"error_msg": TEXT}
+        # What is wrong with an input is known to workers only.
+        wrong = tensor(ROW)
+        wrong.data = b"short"
+        reply = grpc_door.predict(grpc_door.request("double", [{"x": wrong}]))
+        assert grpc_door.errors(reply) == [(status.MS_SERVABLE_UNAVAILABLE, TEXT)]
         reply = grpc_door.predict(grpc_door.request("double", [row], servable="plain"))
         (instance,) = reply.instances
         assert np.frombuffer(instance.items["y"].data, np.float32).tolist() == [2.0] * 4

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 
-from mindbus.runtime_client import NotRunningError, RuntimeClient
+from mindbus.runtime_client import NotRunningError, RefusedError, RuntimeClient
 from mindbus.server import ServableLaunch, Server, ServerSettings, StartError
 from protocol import control, head
 from tests.processes.fakes.fake_serve import COMMANDS
@@ -213,6 +214,7 @@ def test_a_killed_gateway_comes_back_with_its_doors_at_the_same_addresses(world:
     server.start_servables([world.servable()])
     addresses = [server.open_grpc("127.0.0.1:0"), server.open_rest("127.0.0.1:0")]
     server.set_limits(7)
+    assert wait_until(lambda: world.events()[-1:] == ["gateway limits"])
     os.kill(slot(server, "gateway/0")["pid"], signal.SIGKILL)
     wait_for_state(server, "gateway/0", "READY", 2)
     doors = server.status()["doors"]
@@ -220,7 +222,8 @@ def test_a_killed_gateway_comes_back_with_its_doors_at_the_same_addresses(world:
     for address in addresses:
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=5).close()
-    assert wait_until(lambda: world.events()[-1] == "gateway limits" and world.events()) == [
+    assert wait_until(lambda: world.events()[3:] and world.events()[-1] == "gateway limits")
+    assert world.events() == [
         "gateway open_grpc",
         "gateway open_rest",
         "gateway limits",
@@ -300,6 +303,109 @@ def test_a_slot_that_cannot_boot_again_is_given_up_and_the_others_go_on(world: W
     assert server.status()["state"] == "serving"
 
 
+def test_a_slot_that_was_given_up_is_filled_again_by_a_reset(world: World) -> None:
+    server = world.server()
+    server.start_servables([world.servable("bad"), world.servable("good")])
+    world.servable("bad", boot="failed", error="disk gone")
+    with RuntimeClient(world.run_directory) as client:
+        client.slot_command("kill", "bad/1/device0")
+        wait_for_state(server, "bad/1/device0", "FAILED", 6)
+        world.servable("bad")
+        client.slot_command("reset", "bad/1/device0")
+        found = wait_for_state(server, "bad/1/device0", "READY", 7)
+        assert found["error"] is None
+        with pytest.raises(RefusedError, match=r"slot good/1/device0 is READY: only a slot that"):
+            client.slot_command("reset", "good/1/device0")
+
+
+def test_a_drained_slot_stays_empty_until_it_is_reset(world: World) -> None:
+    server = world.server()
+    server.start_servables([replace(world.servable(), device_ids=(0, 1))])
+    with RuntimeClient(world.run_directory) as client:
+        client.slot_command("drain", "add/1/device0")
+        wait_for_state(server, "add/1/device0", "VACANT", 1)
+        with pytest.raises(RefusedError, match="slot add/1/device0 has no process, it is VACANT"):
+            client.slot_command("kill", "add/1/device0")
+        with pytest.raises(RefusedError, match="slot add/1/device1 is the last worker of add/1"):
+            client.slot_command("drain", "add/1/device1")
+        client.slot_command("reset", "add/1/device0")
+        wait_for_state(server, "add/1/device0", "READY", 2)
+        with pytest.raises(RefusedError, match="slot gateway/0 is a gateway, not a worker"):
+            client.slot_command("drain", "gateway/0")
+        with pytest.raises(RefusedError, match="slot 'add/9' is not one of gateway/0, add/1/"):
+            client.slot_command("kill", "add/9")
+
+
+def test_extra_workers_start_once_the_device_workers_have_loaded(world: World) -> None:
+    server = world.server()
+    launch = replace(world.servable(), device_ids=(0, 1), extra_workers=2)
+    server.start_servables([launch])
+    assert [s["slot"] for s in server.status()["slots"] if s["kind"] == "worker"] == [
+        "add/1/device0",
+        "add/1/device1",
+        "add/1/extra0",
+        "add/1/extra1",
+    ]
+    document = json.loads((world.servables / "add" / "document.1.json").read_text())
+    assert document["device_id"] is None
+    assert document["models"] == {}
+    assert document["producers_address"] == f"ipc://{world.run_directory}/producers.ipc"
+    server.stop()
+    workers = [event for event in world.events() if "gateway" not in event]
+    assert {event[:5] for event in workers[:2]} == {"extra"}
+    assert {event[:6] for event in workers[2:]} == {"device"}
+
+
+def test_extra_workers_go_with_the_last_device_worker_of_their_servable(world: World) -> None:
+    server = world.server()
+    launch = replace(world.servable("bad"), extra_workers=1)
+    server.start_servables([launch, world.servable("good")])
+    os.kill(slot(server, "bad/1/device0")["pid"], signal.SIGTERM)
+    wait_for_state(server, "bad/1/device0", "VACANT", 1)
+    wait_for_state(server, "bad/1/extra0", "VACANT", 1)
+    assert server.status()["state"] == "serving"
+
+
+def test_a_server_without_device_workers_ends_though_extra_workers_live(world: World) -> None:
+    server = world.server()
+    server.start_servables([replace(world.servable(), extra_workers=1)])
+    os.kill(slot(server, "add/1/device0")["pid"], signal.SIGTERM)
+    assert server.wait() == 0
+
+
+FEW_DESCRIPTORS = """
+import pathlib, resource, sys
+from mindbus.server import ServableLaunch, Server, ServerSettings, StartError
+from tests.processes.fakes.fake_serve import COMMANDS
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+run_directory, servables = map(pathlib.Path, sys.argv[1:])
+server = Server(ServerSettings(run_directory=run_directory, commands=COMMANDS))
+try:
+    server.start_servables([ServableLaunch(str(servables), "add", device_ids=tuple(range(64)))])
+except StartError as error:
+    print(error)
+"""
+
+
+def test_a_start_that_runs_out_of_descriptors_names_the_parameter_and_leaves_nobody(
+    world: World,
+) -> None:
+    world.servable()
+    program = subprocess.run(
+        [sys.executable, "-c", FEW_DESCRIPTORS, str(world.run_directory), str(world.servables)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert program.stdout.startswith(
+        "Maybe the parameter 'num_parallel_workers' is too large, cannot spawn add/1/device"
+    ), program.stderr
+    assert "Too many open files" in program.stdout
+    assert wait_until(lambda: world.children() == set())
+
+
 def test_a_server_whose_last_slot_failed_ends_with_an_error(world: World) -> None:
     server = world.server()
     server.start_servables([world.servable()])
@@ -338,7 +444,7 @@ def test_stop_closes_the_doors_then_drains_the_workers_then_ends_the_gateway(
     events = world.run_directory / "events"
     (world.servables / "add" / "events").symlink_to(events)
     server.stop()
-    assert events.read_text().splitlines() == ["gateway drain", "worker draining", "gateway end"]
+    assert events.read_text().splitlines() == ["gateway drain", "device0 draining", "gateway end"]
     assert server.wait() == 0
 
 

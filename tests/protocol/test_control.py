@@ -54,6 +54,7 @@ def test_ready_on_the_wire_is_the_documented_map():
         "device": {"target": "CPU", "id": 0},
         "pid": 4711,
         "servable": "add",
+        "is_extra": False,
     }
 
 
@@ -80,6 +81,7 @@ def test_unknown_keys_are_ignored():
         ({"service": "add/0"}, "version 0 is not one of 1..9223372036854775807"),
         ({"service": "add/" + "9" * 20}, "version 99999999999999999999 is not one of 1.."),
         ({"service": "a" * 300 + "/1"}, "service of 302 B exceeds service_key_bytes_max 223"),
+        ({"is_extra": 1}, "key 'is_extra' is 1, not a bool"),
         ({"device": "CPU"}, "key 'device' is a str, not a map"),
         ({"device": {"target": "CPU"}}, "key 'id' is missing"),
         ({"methods": {}}, "key 'methods' is a dict, not a list"),
@@ -96,7 +98,14 @@ def test_a_wrong_field_of_ready_is_named(changes, text):
     assert text in str(error.value)
 
 
-@pytest.mark.parametrize("key", native.unpack_meta(control.pack(READY)[1]))
+def test_a_ready_that_does_not_say_whether_it_is_extra_is_of_a_device_worker():
+    body = native.unpack_meta(control.pack(READY._replace(is_extra=True))[1])
+    assert control.unpack_ready(frames_of(body)).is_extra
+    del body["is_extra"]
+    assert not control.unpack_ready(frames_of(body)).is_extra
+
+
+@pytest.mark.parametrize("key", native.unpack_meta(control.pack(READY)[1]).keys() - {"is_extra"})
 def test_a_missing_field_of_ready_is_named(key):
     body = native.unpack_meta(control.pack(READY)[1])
     del body[key]

@@ -188,6 +188,17 @@ def test_missing_input_is_named() -> None:
     assert refusal(message) == "Cannot find input x in instance input , servable add, method m"
 
 
+def test_the_first_wrong_input_of_the_first_wrong_instance_is_told() -> None:
+    method = MethodSignature("add", "m", ("b", "a"), ())
+    good, bad = of_array(np.int32(1)), tensor(INT32, (0, 3))
+    wrong_b = "Instances input b check failed, detail: " + SHAPE.format([0, 3])
+    missing_a = "Cannot find input a in instance input , servable add, method m"
+    assert refusal(request({"a": bad, "b": bad}), method) == wrong_b
+    assert refusal(request({"b": bad}), method) == wrong_b
+    assert refusal(request({"b": good, "z": bad}), method) == missing_a
+    assert refusal(request({"a": good, "b": good}, {"b": good}, {"b": bad}), method) == missing_a
+
+
 SHAPE = "Tensor check failed: input  shape {} invalid"
 TEXT = "Instance tensor check failed: bytes or string type "
 

@@ -67,6 +67,16 @@ def test_a_value_has_its_json_form(value: Any, text: str) -> None:
     assert encode_value(value) == text
 
 
+@pytest.mark.parametrize("number", [1e16, 1.5e300, -1e22, 1e-5, 5e-324])
+def test_very_large_and_small_numbers_read_back_the_same(number: float) -> None:
+    text = encode_value(np.float64(number))
+    assert (json.loads(text), "." in text or "e" in text) == (number, True)
+
+
+def test_a_reply_for_a_single_object_is_a_list_too() -> None:
+    assert encode((np.int32(1),)) == b'{"instances":[{"y":1}]}'
+
+
 def test_arrays_of_any_order_are_answered_in_c_order() -> None:
     array = np.arange(6, dtype=np.int32).reshape(2, 3)
     for odd in (array.T, array[:, ::2], array.astype(">i4"), array.T.astype(np.float32)):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 MS = 1_000_000
 
+#: What clients ask for; an extra worker runs the first one only.
+METHODS = (b"m", b"@call")
+
 #: A payload with this kills whichever worker computes it.
 POISON = ".poison"
 
@@ -76,7 +79,7 @@ class SimClient:
                 budget_ms=budget_ms,
                 body_frames=1,
                 service=random.choice((b"s/0", b"s/1", b"s/2", b"other/1")),
-                method=b"m",
+                method=random.choice(METHODS),
             )
             deadline_ns = self._world.now_ns + (budget_ms or 20_000) * MS
             self._outstanding[self._next_id] = (payload, deadline_ns)
@@ -111,8 +114,9 @@ class SimClient:
 class SimWorker:
     """A slot: incarnations of a worker process that crash, freeze, drain and come back."""
 
-    def __init__(self, world: World, slot: str, version: int, credit: int) -> None:
+    def __init__(self, world: World, slot: str, version: int, credit: int, is_extra: bool) -> None:
         self._world = world
+        self._is_extra = is_extra
         self._slot = slot
         self._version = version
         self._credit = credit
@@ -133,6 +137,7 @@ class SimWorker:
             device,
             1,
             "s",
+            self._is_extra,
         )
         self._session = WorkerSession(SessionSettings(ready, 100, 3))
         self._epoch = 0
@@ -229,6 +234,7 @@ class SimWorker:
             self._computing = True
             self._batch, self._queue = self._queue, []
             for _, arrival in self._batch:
+                assert not self._is_extra or heads.method_of(arrival.head) == METHODS[0]
                 self._world.executions[bytes(arrival.frames[0])] += 1
             life_now = self._generation
             if any(POISON.encode() in arrival.frames[0] for _, arrival in self._batch):

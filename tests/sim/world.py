@@ -5,9 +5,10 @@ of one link are delayed but never reordered; what is on the way when a link is c
 every event the core's invariants are checked; `World.run` ends with the checks of a whole run.
 
 Checked: I1 one final reply per request · I2 credit · I3 nothing behind the acknowledgement of a
-drain · I4 backlog or tokens · I5 in-flight tables agree · I6 limits · I7 all tables empty at the
-end · I9 FIFO for first attempts · I10 tickets are never reused · replies carry the right value ·
-at most two executions · no reply later than its deadline and one tick.
+drain · I4 a lane has backlog or tokens · I5 in-flight tables agree · I6 limits · I7 all tables
+empty at the end · I9 FIFO for first attempts · I10 tickets are never reused · replies carry the
+right value · an extra worker gets only what it offers · at most two executions · no reply later
+than its deadline and one tick.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from broker.core import Core, Settings
+from broker.admission import Settings
+from broker.core import Core
 from broker.deadlines import TICK_NS
 from protocol import control
 from protocol import head as heads
@@ -73,10 +75,11 @@ class World:
         self._dispatched: dict[bytes, int] = {}
         self._drained: set[bytes] = set()
         self._ticket_last = 0
-        layout = [(1, 2), (1, 1), (2, 3)][: self.random.randint(1, 3)]
+        layout = [(1, 2, False), (1, 1, False), (2, 3, False)][: self.random.randint(1, 3)]
+        layout += [(1, 2, True), (2, 1, True)][: self.random.randint(0, 2)]
         self.workers = [
-            SimWorker(self, f"slot{number}", version, credit)
-            for number, (version, credit) in enumerate(layout)
+            SimWorker(self, f"slot{number}", version, credit, is_extra)
+            for number, (version, credit, is_extra) in enumerate(layout)
         ]
         self.clients = [SimClient(self, f"client{number}") for number in range(3)]
 
@@ -174,6 +177,7 @@ class World:
     def _check_dispatch(self, to_workers: dict[bytes, list[Any]]) -> None:
         """Check the requests of one turn in the order of their tickets."""
         requests: list[tuple[int, bytes, heads.Head, Any]] = []
+        workers = self.core.registration.workers
         for routing_id, parts in to_workers.items():
             for frame, frames in heads.split_parcels(parts):
                 head = heads.unpack(frame)
@@ -185,10 +189,11 @@ class World:
         for ticket, routing_id, head, payload in sorted(requests, key=lambda item: item[0]):
             assert ticket > self._ticket_last, "I10: a ticket is used again"
             self._ticket_last = ticket
-            worker = self.core.registration.workers.get(routing_id)
+            worker = workers.get(routing_id)
             if head.flags & heads.FLAG_REDELIVERED or worker is None:
                 continue
-            arrival, key = self._arrivals[payload], worker.service.key
+            # Requests of one service wait in line with those of the same method.
+            arrival, key = self._arrivals[payload], worker.service.key + head.method
             assert arrival > self._dispatched.get(key, -1), "I9: FIFO of first attempts"
             self._dispatched[key] = arrival
 

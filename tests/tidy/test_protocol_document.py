@@ -71,7 +71,7 @@ def test_commands_flags_and_dialects_are_those_of_the_code() -> None:
 
 def test_the_keys_of_control_messages_are_those_of_the_code() -> None:
     keys = {
-        command: set(re.findall(r"`(\w+)` (?:str|int|list|map)", text))
+        command: set(re.findall(r"`(\w+)` (?:str|int|bool|list|map)", text))
         for command, text in table_behind("## 3. Control messages")
     }
     assert keys["READY"] == {*control.Ready._fields, *control.Device._fields}

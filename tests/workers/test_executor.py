@@ -574,6 +574,17 @@ def test_argmax_gives_the_index_of_the_first_maximum_over_the_flattened_array() 
 
 
 @pytest.mark.parametrize(
+    "dtype",
+    ["float32", "float64"]
+    + [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)],
+)
+def test_argmax_takes_all_integers_float32_and_float64(dtype: str) -> None:
+    declaration = one_stage("argmax_cpp")  # type: ignore[arg-type]
+    ((index,),) = execute(declaration, (np.array([3, 1, 7, 7], dtype),))
+    assert index.item() == 2
+
+
+@pytest.mark.parametrize(
     ("value", "name"),
     [
         (np.zeros(2, np.float16), "Float16"),
@@ -683,6 +694,25 @@ def test_the_batch_size_of_a_method_is_that_of_its_widest_stage() -> None:
 def test_the_batch_size_of_a_method_without_batches_is_one() -> None:
     assert Executor(one_stage(lambda x: x), {}).batch_size("m") == 1
     assert Executor(one_stage(lambda xs: xs, batch_size=0), {}).batch_size("m") == 1
+
+
+def test_batch_size_zero_beside_a_called_model_is_one() -> None:
+    models = Models()
+    calls: list[int] = []
+
+    def together(instances: Any) -> Any:
+        calls.append(len(instances))
+        return [handle.call(x) for (x,) in instances]
+
+    with collecting("s") as declaration:
+        handle = models.declare("a.mindir", batch_model(4))
+        body = named_method(
+            "m", ["x"], lambda x: add_stage(together, x, outputs_count=1, batch_size=0)
+        )
+        register_method("y")(body)
+    executor = Executor(declaration, models.runners)
+    assert plain(run_method(executor, "m", ints(1, 2, 3))) == [(2,), (3,), (4,)]
+    assert calls == [1, 1, 1]
 
 
 # ---------------------------------------------------------------- faults

@@ -62,6 +62,9 @@ def test_the_key_of_a_model_is_never_shown():
         ({"dec_mode": "ROT13"}, "is 'ROT13', not one of AES-GCM, AES-CBC"),
         ({"dec_key": "!"}, "key 'dec_key' of the launch document is not base64"),
         ({"batch_sizes": []}, "key 'batch_sizes' of the launch document is []"),
+        ({"models": 3}, "key 'models' of the launch document is 3, not a map"),
+        ({"models": {}}, "key 'producers_address' of the launch document is missing"),
+        ({"device_id": "0"}, "key 'device_id' of the launch document is '0', not a number"),
         ({"batch_sizes": [0]}, "key 'batch_sizes' of the launch document is [0]"),
     ],
 )
@@ -78,3 +81,17 @@ def test_a_missing_key_is_named(key):
     document = {name: value for name, value in DOCUMENT.items() if name != key}
     with pytest.raises(LaunchError, match=f"key '{key}' of the launch document is missing"):
         read_launch(document)
+
+
+def test_an_extra_worker_has_no_device_and_is_told_what_others_have_loaded():
+    launch = read_launch(
+        DOCUMENT
+        | {
+            "device_id": None,
+            "models": {"m.mindir": {"batch_sizes": [1]}},
+            "producers_address": "ipc:///run/p.ipc",
+        }
+    )
+    assert launch.device_id is None
+    assert launch.models == {"m.mindir": {"batch_sizes": [1]}}
+    assert launch.producers_address == "ipc:///run/p.ipc"

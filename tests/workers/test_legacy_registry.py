@@ -281,3 +281,32 @@ def test_each_call_warns_with_its_replacement() -> None:
         with pytest.warns(FutureWarning, match=text.format("call_servable", "add_stage")) as seen:
             register_method("y")(only_model)
     assert [warning.filename for warning in seen] == [__file__]
+
+
+def declare_in_old_words(outputs: list[str], method: Callable[..., Any]) -> None:
+    with collecting("s"):
+        register.declare_servable("m.mindir", "MindIR")
+        register_method(outputs)(method)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("method", "outputs", "names"),
+    [
+        (full, ["label", "y"], ["call_preprocess", "call_servable", "call_postprocess"]),
+        (
+            pipelines,
+            ["y"],
+            ["call_preprocess_pipeline", "call_servable", "call_postprocess_pipeline"],
+        ),
+    ],
+)
+def test_all_names_of_releases_before_1_5_warn(
+    method: Callable[..., Any], outputs: list[str], names: list[str]
+) -> None:
+    with pytest.warns(FutureWarning) as seen:
+        declare_in_old_words(outputs, method)
+    assert [str(warning.message).split("'")[1::2] for warning in seen] == [
+        ["declare_servable", "declare_model"],
+        *([name, "add_stage"] for name in names),
+    ]

@@ -116,6 +116,18 @@ def test_a_servable_imports_its_own_modules_and_those_beside_it(tmp_path: Path) 
     assert list(import_servable(tmp_path, "with_modules").methods) == ["echo"]
 
 
+def test_a_servable_may_register_in_a_module_of_its_own(tmp_path: Path) -> None:
+    write_servable(tmp_path, "in_parts", "from in_parts import methods\n", methods=ECHO)
+    assert list(import_servable(tmp_path, "in_parts").methods) == ["echo"]
+
+
+def test_a_linked_directory_is_served_under_the_name_of_the_link(tmp_path: Path) -> None:
+    write_servable(tmp_path / "elsewhere", "real_name")
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere" / "real_name")
+    declaration = import_servable(tmp_path, "linked")
+    assert (declaration.name, list(declaration.methods)) == ("linked", ["echo"])
+
+
 def test_an_installed_package_of_the_same_name_does_not_win(tmp_path: Path) -> None:
     installed = tmp_path / "site-packages" / "shadowed"
     installed.mkdir(parents=True)
@@ -175,6 +187,13 @@ def test_importing_a_name_again_runs_the_file_that_is_there_now(tmp_path: Path) 
 )
 def test_a_failing_import_does_not_start(tmp_path: Path, config: str, text: str) -> None:
     write_servable(tmp_path, "bad", config)
+    with pytest.raises(RuntimeError, match=exactly(text)):
+        import_servable(tmp_path, "bad")
+
+
+def test_a_long_start_error_is_told_in_full(tmp_path: Path) -> None:
+    write_servable(tmp_path, "bad", "raise ValueError('ü' * 1000)\n")
+    text = "import bad.servable_config failed, " + "ü" * 1000
     with pytest.raises(RuntimeError, match=exactly(text)):
         import_servable(tmp_path, "bad")
 

@@ -22,7 +22,7 @@ from workers.backends.mindspore_discovery import (
     require_package,
     version_warning,
 )
-from workers.backends.mindspore_graph import check_device_options
+from workers.backends.mindspore_graph import check_device_options, ignored_device_options
 from workers.servable.declarations import ModelDeclaration
 from workers.servable.model_context import AscendDeviceInfo, Context, CPUDeviceInfo
 
@@ -187,6 +187,23 @@ def test_the_options_of_the_target_in_use_apply() -> None:
     declared = model(AscendDeviceInfo(precision_mode="force_fp16"), CPUDeviceInfo())
     assert check_device_options(declared, "Ascend") == {"precision_mode": "force_fp16"}
     assert check_device_options(declared, "CPU") == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "ignored"),
+    [
+        ("Ascend", {"precision_mode": "force_fp16", "input_format": "NCHW"}, ["input_format"]),
+        ("Ascend", {"op_select_impl_mode": "high_precision"}, ["op_select_impl_mode"]),
+        ("CPU", {"precision_mode": "fp16"}, ["precision_mode"]),
+        ("GPU", {"precision_mode": "fp16"}, ["precision_mode"]),
+        ("CPU", {"precision_mode": "origin"}, []),
+        ("CPU", {}, []),
+    ],
+)
+def test_options_without_effect_are_found(
+    target: str, options: dict[str, str], ignored: list[str]
+) -> None:
+    assert list(ignored_device_options(options, target)) == ignored
 
 
 def test_options_that_would_change_what_a_model_takes_are_refused_on_ascend_only() -> None:

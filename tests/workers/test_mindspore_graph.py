@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -213,18 +215,38 @@ def test_a_directory_with_blanks_and_umlauts_is_no_obstacle(
     assert mindspore_process.run(predict, [path], 0, [ones, ones])[0].tolist() == [[2, 2], [2, 2]]
 
 
-def load_as_om(directory: Path) -> None:
-    load_as(directory, "add.mindir", format="om")
+def load_with_fp16(directory: Path) -> str:
+    from workers.servable.model_context import Context, CPUDeviceInfo
+
+    context = Context()
+    context.append_device_info(CPUDeviceInfo(precision_mode="fp16"))
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        load_as(directory, "add.mindir", context=context)
+    return said.getvalue()
 
 
-def test_a_format_that_mindspore_cannot_run_is_refused(
+def test_device_options_without_effect_are_warned_of(
     mindspore_process: MindSporeProcess, directory: Path
 ) -> None:
+    said = mindspore_process.run(load_with_fp16, directory)
+    assert "device options have no effect on MindIR graphs model=add.mindir device=CPU" in said
+    assert "fp16" in said
+
+
+def load_as_format(directory: Path, model_format: str) -> None:
+    load_as(directory, "add.mindir", format=model_format)
+
+
+@pytest.mark.parametrize("model_format", ["om", "mindir_lite"])
+def test_a_format_that_mindspore_cannot_run_is_refused(
+    mindspore_process: MindSporeProcess, directory: Path, model_format: str
+) -> None:
     with pytest.raises(BackendError) as refused:
-        mindspore_process.run(load_as_om, directory)
+        mindspore_process.run(load_as_format, directory, model_format)
     assert str(refused.value) == (
-        "Not support device type CPU and model type om. Current inference backend: MindSpore. "
-        "Export the model as MindIR."
+        f"Not support device type CPU and model type {model_format}. Current inference backend: "
+        "MindSpore. Export the model as MindIR."
     )
 
 

@@ -114,6 +114,45 @@ def test_a_bad_device_option_is_refused(
         info(**options)
 
 
+ASCEND_CHOICES = {
+    "input_format": ["ND", "NCHW", "NHWC", "CHWN", "NC1HWC0", "NHWC1C0"],
+    "output_type": ["FP32", "FP16", "UINT8"],
+    "precision_mode": [
+        *("force_fp16", "allow_fp32_to_fp16", "must_keep_origin_dtype", "allow_mix_precision"),
+    ],
+    "op_select_impl_mode": ["high_performance", "high_precision"],
+    "buffer_optimize_mode": [
+        *("l1_optimize", "l2_optimize", "off_optimize", "l1_and_l2_optimize"),
+    ],
+}
+
+
+@pytest.mark.parametrize("option", ASCEND_CHOICES)
+def test_an_ascend_option_takes_its_values_and_no_other(option: str) -> None:
+    for value in ASCEND_CHOICES[option]:
+        assert AscendDeviceInfo(**{option: value}).options == {option: value}
+    choices = ", ".join(f"'{value}'" for value in ASCEND_CHOICES[option])
+    text = f"Ascend device info '{option}' can only be {choices}. given 'other'"
+    with pytest.raises(RuntimeError, match=exactly(text)):
+        AscendDeviceInfo(**{option: "other"})
+
+
+@pytest.mark.parametrize(
+    "option", ["insert_op_cfg_path", "input_shape", "fusion_switch_config_path"]
+)
+def test_an_ascend_option_without_choices_is_any_text(option: str) -> None:
+    assert AscendDeviceInfo(**{option: "a:1,2"}).options == {option: "a:1,2"}
+    with pytest.raises(
+        RuntimeError, match=exactly(f"Parameter '{option}' should not be empty str")
+    ):
+        AscendDeviceInfo(**{option: ""})
+
+
+def test_options_of_a_context_are_keywords() -> None:
+    with pytest.raises(TypeError):
+        Context(2)  # type: ignore[call-arg, misc]
+
+
 def test_the_deprecated_options_warn_and_are_a_context_with_one_info() -> None:
     with pytest.warns(FutureWarning, match="'AclOptions' is deprecated"):
         acl = AclOptions(insert_op_cfg_path="aipp.cfg")

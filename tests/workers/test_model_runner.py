@@ -110,6 +110,14 @@ def test_without_batch_dim_each_instance_runs_alone_and_keeps_the_shape_of_the_m
     assert len(model.runs) == 2
 
 
+def test_without_batch_dim_the_list_of_inputs_that_lack_it_means_nothing() -> None:
+    model = FakeModel([tensor(2), tensor(2)], [tensor(2)])
+    results = runner(model, with_batch_dim=False, without_batch_dim_inputs=(0,)).run(
+        0, [(floats(1, 2), floats(3, 4)), (floats(5, 6), floats(7, 8))]
+    )
+    assert lists(results) == [([4.0, 6.0],), ([12.0, 14.0],)]
+
+
 def test_a_full_batch_is_one_run_and_the_rest_is_another() -> None:
     model = FakeModel([tensor(2, 1)], [tensor(2, 1)])
     results = runner(model).run(0, [(floats(n),) for n in range(4)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -40,6 +40,7 @@ class Place:
         self.runs: list[tuple[str, list[int]]] = []
         self.wakes: SimpleQueue[bool] = SimpleQueue()
         self.progress: list[tuple[int, int]] = []
+        self.started: list[int] = []
         self._at_once = 0
         self.at_once_max = 0
         spec = tensor(2, dtype="int64")
@@ -59,8 +60,12 @@ class Place:
             ModelDeclaration("K", ("K",), "mindir"), FakeModel([spec], [spec], self._predict)
         )
         self.executor = Executor(declaration, {"K": runner})
-        self.pipeline = Pipeline(self.executor, self.progress.append, lambda: self.wakes.put(True))
+        self.pipeline = Pipeline(self.executor, self.note, lambda: self.wakes.put(True))
         self.results: dict[int, list[Any]] = {}
+
+    def note(self, progress: tuple[int, int], started: Sequence[int]) -> None:
+        self.progress.append(progress)
+        self.started += started
 
     def _function(self, x: Any) -> Any:
         return self.function(x)
@@ -117,6 +122,7 @@ def test_all_stages_of_all_methods_are_computed(place: Place) -> None:
     place.add(3, "both", 6)
     assert place.answer(1, 2, 3) == {1: [2, 3, 4], 2: [40, 50], 3: [61]}
     assert place.progress[-1][1] == 0  # nothing runs
+    assert sorted(place.started) == [1, 2, 3], "each ticket once"
 
 
 def test_a_model_whose_runs_are_long_runs_on_the_device_thread_only(place: Place) -> None:

@@ -190,6 +190,13 @@ def test_bad_model_files_are_refused(files: Any) -> None:
         declare_model(files, "MindIR")
 
 
+def test_with_batch_dim_is_a_bool() -> None:
+    refuse(
+        "Parameter 'with_batch_dim' should be bool, but actually <class 'int'>",
+        lambda: declare_model("a.mindir", "MindIR", with_batch_dim=1),  # type: ignore[arg-type]
+    )
+
+
 @pytest.mark.parametrize("numbers", [-1, [0, 0], True, "0", [0.5]])
 def test_bad_without_batch_dim_inputs_are_refused(numbers: Any) -> None:
     with collecting("s"), pytest.raises(RuntimeError, match="without_batch_dim_inputs"):
@@ -244,6 +251,25 @@ def test_options_are_ignored_beside_a_context_and_are_a_context_alone() -> None:
 
 
 # ---------------------------------------------------------------- register_method
+
+
+def test_a_method_is_called_like_its_function_and_its_inputs_like_the_parameters() -> None:
+    def classify(image, size):  # type: ignore[no-untyped-def]
+        return size, image
+
+    with collecting("s") as declaration:
+        register_method(("label", "score"))(classify)
+    assert declaration.signature("classify") == MethodSignature(
+        "s", "classify", ("image", "size"), ("label", "score")
+    )
+
+
+def test_a_method_needs_no_source_that_can_be_read() -> None:
+    scope: dict[str, Any] = {"add_stage": add_stage, "double": double}
+    exec("def made(x): return add_stage(double, x, outputs_count=1)", scope)
+    with collecting("s") as declaration:
+        register_method("y")(scope["made"])
+    assert len(declaration.methods["made"].stages) == 1
 
 
 def test_a_method_name_can_be_registered_once() -> None:

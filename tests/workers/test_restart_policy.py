@@ -7,7 +7,6 @@ from workers.supervisor.restart_policy import (
     Kill,
     RestartLimits,
     Spawn,
-    Terminate,
     backoff_ns,
     next_action,
     next_timer_ns,
@@ -126,21 +125,3 @@ def test_what_is_due_starts_before_anybody_is_killed_or_given_up() -> None:
     assert next_action([doomed, late, due], now_ns, LIMITS) == Spawn("due")
     assert next_action([doomed, late], now_ns, LIMITS) == Kill("late")
     assert next_action([doomed], now_ns, LIMITS) == GiveUp("doomed")
-
-
-def test_a_roll_terminates_the_oldest_outdated_slot_first() -> None:
-    slots = [
-        SlotSnapshot("young", READY, 2, 9, is_outdated=True),
-        SlotSnapshot("old", READY, 1, 3, is_outdated=True),
-        SlotSnapshot("new", READY, 3, 1),
-    ]
-    assert next_action(slots, 10, LIMITS) == Terminate("old")
-
-
-@pytest.mark.parametrize("state", [STARTING, DRAINING, BACKOFF, FAILED])
-def test_a_roll_waits_while_another_slot_is_not_ready(state: str) -> None:
-    slots = [
-        SlotSnapshot("a", READY, 1, 0, is_outdated=True),
-        SlotSnapshot("b", state, 1, 0, failures=2),
-    ]
-    assert next_action(slots, 1, LIMITS) is None

@@ -142,12 +142,19 @@ def test_a_kill_mark_lasts_as_long_as_the_state() -> None:
     assert not slot.snapshot().is_killed
 
 
-def test_only_generations_from_before_the_roll_are_outdated() -> None:
-    slot = drive(new_slot(), (slots.SPAWNED, 0), (slots.REPORTED, 1))
-    slot.mark_outdated()
-    assert slot.snapshot().is_outdated
-    drive(slot, (slots.TERMINATED, 2), (slots.EXITED, 3), (slots.SPAWNED, 4))
-    assert not slot.snapshot().is_outdated
+def test_a_slot_that_takes_over_from_another_goes_on_with_its_generations() -> None:
+    slot = slots.Slot("a~", random.Random(1), generation=4)
+    assert slot.generation == 4
+    slot.apply(slots.SPAWNED, 0)
+    assert slot.generation == 5
+
+
+def test_a_retired_slot_can_be_wanted_again() -> None:
+    slot = drive(new_slot(), (slots.SPAWNED, 0), (slots.SIGNED_OFF, 1), (slots.EXITED, 2))
+    assert slot.is_gone
+    slot.want()
+    assert not slot.is_gone
+    assert slot.snapshot().is_wanted
 
 
 def test_a_state_entered_again_keeps_its_beginning() -> None:

@@ -4,6 +4,7 @@ from workers.supervisor.stop_policy import (
     BROKER,
     CLOSE_DOORS,
     DONE,
+    DRAIN_EXTRA_WORKERS,
     DRAIN_WORKERS,
     GATEWAY,
     KILL,
@@ -17,6 +18,7 @@ from workers.supervisor.stop_policy import (
 OPEN = ChildPresence(GATEWAY, is_serving=True)
 CLOSED = ChildPresence(GATEWAY)
 DEVICE = ChildPresence(WORKER)
+EXTRA = ChildPresence(WORKER, needs_devices=True)
 SWITCH = ChildPresence(BROKER)
 
 
@@ -26,6 +28,12 @@ def test_doors_close_first_then_workers_drain_then_the_rest_leaves() -> None:
     assert next_rung([SWITCH, CLOSED], 0, 100) == LEAVE
     assert next_rung([SWITCH], 0, 100) == LEAVE
     assert next_rung([], 0, 100) == DONE
+
+
+def test_extra_workers_drain_before_the_device_workers_that_compute_their_models() -> None:
+    assert next_rung([SWITCH, OPEN, DEVICE, EXTRA], 0, 100) == CLOSE_DOORS
+    assert next_rung([SWITCH, CLOSED, DEVICE, EXTRA], 0, 100) == DRAIN_EXTRA_WORKERS
+    assert next_rung([SWITCH, CLOSED, DEVICE], 0, 100) == DRAIN_WORKERS
 
 
 def test_workers_drain_when_the_gateway_died() -> None:

@@ -161,6 +161,20 @@ def test_a_model_that_cannot_be_loaded_is_reported_with_all_that_names_it(place,
     assert worker.exit()[0] == 3
 
 
+def test_a_config_file_is_warned_of_because_only_lite_reads_it(place, broker, start):
+    text = place.config.read_text()
+    place.config.write_text(text.replace('"mindir")', '"mindir", config_file="mixed.cfg")'))
+    worker = start(place.document())
+    broker.admit()
+    assert [worker.report()["state"], worker.report()["state"]] == ["loading", "ready"]
+    worker.signal(signal.SIGTERM)
+    broker.drain()
+    code, _, err = worker.exit()
+    assert code == 0
+    assert "config_file is ignored, only MindSpore Lite would read it" in err
+    assert "model=add.json config_file=mixed.cfg" in err
+
+
 def test_a_missing_version_is_a_boot_failure(place, start):
     worker = start(place.document(version=9, version_asked=9))
     worker.report()
@@ -222,6 +236,51 @@ def test_a_mindspore_worker_computes_and_drains_on_sigterm(place, broker, start)
     broker.drain()
     code, _, err = worker.exit()
     assert code == 0, err
+
+
+def test_a_worker_without_a_device_refuses_models_that_would_need_one(place, start):
+    worker = start(place.document(device_id=None, device_target="Ascend"))
+    assert worker.report() == {"state": "loading"}
+    assert worker.report() == {
+        "state": "failed",
+        "error": "Servable 'add' has models declared by declare_model, but parameter 'device_ids' "
+        "of ServableStartConfig is not set in Serving startup script when the device target is "
+        "not CPU",
+    }
+    assert worker.exit()[0] == 3
+
+
+def test_a_worker_without_a_device_serves_python_whatever_the_device_target_is(
+    place, broker, start
+):
+    place.config.write_text(
+        "from workers.servable.registry import add_stage, register_method\n"
+        "def same(x):\n"
+        "    return x\n"
+        "@register_method(output_names=['y'])\n"
+        "def echo(x):\n"
+        "    return add_stage(same, x, outputs_count=1)\n"
+    )
+    start(place.document(device_id=None, device_target="Ascend"))
+    assert not broker.admit().is_extra
+    _, frames = broker.ask(1, "echo", {"x": X1})
+    assert values_of(frames) == [{"y": X1.tolist()}]
+
+
+@pytest.mark.parametrize(
+    ("models", "text"),
+    [
+        ({}, "model 'add.json' is declared, but device workers have not loaded it"),
+        (
+            {"add.json": {"inputs": []}},
+            "what device workers say of model 'add.json' is unclear: 'outputs'",
+        ),
+    ],
+)
+def test_an_extra_worker_whose_models_are_unknown_says_which(place, start, models, text):
+    worker = start(place.document(device_id=None, models=models, producers_address=place.address))
+    assert worker.report() == {"state": "loading"}
+    assert worker.report() == {"state": "failed", "error": text}
 
 
 # ---------------------------------------------------------------- inside of another process

@@ -39,16 +39,27 @@ def test_a_worker_offers_what_it_serves_and_reports_ready_after_welcome(place, b
             MethodSignature("add", "gated", ("path",), ("text",)),
             MethodSignature("add", "batch_length", ("x",), ("length",)),
             MethodSignature("add", "zeros", ("size",), ("zeros",)),
+            MethodSignature("add", "@call_add.json_0", ("x0", "x1"), ("y0",)),
         ),
         device=control.Device("CPU", 2),
         pid=worker.process.pid,
         servable="add",
     )
+    inputs = [["x1", "float32", [4, 2, 2]], ["x2", "float32", [4, 2, 2]]]
     assert worker.report() == {
         "state": "ready",
         "device": {"target": "CPU", "id": 2},
         "version": 1,
-        "methods": ["add", "counted", "gated", "batch_length", "zeros"],
+        "methods": ["add", "counted", "gated", "batch_length", "zeros", "@call_add.json_0"],
+        # What extra workers need:
+        "models": {
+            "add.json": {
+                "inputs": [inputs],
+                "outputs": [[["y", "float32", [4, 2, 2]]]],
+                "batch_sizes": [4],
+            }
+        },
+        "python_methods": ["counted", "gated", "batch_length", "zeros"],
     }
     assert worker.output_line() == (
         f"Serving: Start servable success, servable directory: '{place.path}', "

@@ -22,16 +22,19 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from telemetry.log import get_logger
 from workers.backends.base import Array, BackendError, DeviceReport, TensorSpec
 from workers.backends.mindir import GraphSignature, MindirError, read_signature
 from workers.backends.mindspore_discovery import MindSporeMissingError, require_package
 from workers.servable.declarations import ModelDeclaration
+
+log = get_logger("SERVING")
 
 #: Device targets in the order in which they are tried when none is asked for.
 PROBE_ORDER = ("Ascend", "GPU", "CPU")
@@ -243,8 +246,6 @@ def _check_device_count(mindspore: Any, target: str, device_id: int) -> None:
 def check_device_options(model: ModelDeclaration, target: str) -> dict[str, str]:
     """What `Context` of a model says for this target, by option.
 
-    `precision_mode` of Ascend is honoured. That of CPU and GPU, and the Ascend options that only
-    tune the speed of an OM conversion, have no counterpart for compiled graphs.
     Raises: BackendError for options that would change what the model takes or gives.
     """
     options = model.context.device_options(target) if model.context is not None else {}
@@ -257,8 +258,30 @@ def check_device_options(model: ModelDeclaration, target: str) -> dict[str, str]
     return options
 
 
+def ignored_device_options(options: Mapping[str, str], target: str) -> dict[str, str]:
+    """Those of the options that have no effect: only `precision_mode` of Ascend has one.
+
+    `origin` of CPU and GPU is what happens anyway. `fp16` there, and the Ascend options that only
+    tune the speed of an OM conversion, have no counterpart for compiled graphs.
+    """
+    effective = ("precision_mode",) if target == "Ascend" else ()
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in effective and value != "origin"
+    }
+
+
 def _apply_device_options(model: ModelDeclaration, target: str) -> None:
     options = check_device_options(model, target)
+    ignored = ignored_device_options(options, target)
+    if ignored:
+        log.warning(
+            "device options have no effect on MindIR graphs",
+            model=model.key,
+            device=target,
+            options=ignored,
+        )
     if target != "Ascend" or "precision_mode" not in options:
         return
     from mindspore.device_context.ascend import op_precision

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from protocol.values import MethodSignature
@@ -56,7 +55,7 @@ class ModelDeclaration:
     A distributed model has a `group`, and no files here: `key` is the servable's name.
 
     format: "mindir", "mindir_lite" or "om".
-    config_file: absolute, or relative to the servable's directory.
+    config_file: what the user wrote; only MindSpore Lite would read it.
     batch_sizes: allowed sizes, ascending, if the batch dimension is dynamic; None = not said.
     """
 
@@ -69,10 +68,6 @@ class ModelDeclaration:
     config_file: str | None = None
     batch_sizes: tuple[int, ...] | None = None
     group: GroupDeclaration | None = None
-
-    def config_path(self, version_directory: Path) -> Path | None:
-        """The path of `config_file`, which the servable's directory (the parent) resolves."""
-        return version_directory.parent / self.config_file if self.config_file else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +87,13 @@ class FunctionStage:
 
 @dataclass(frozen=True, slots=True)
 class ModelStage:
-    """Subgraph 0 of a declared model, by the model's key."""
+    """A subgraph of a declared model, by the model's key."""
 
     model_key: str
     inputs: tuple[Placeholder, ...]
     outputs_count: int
     tag: str
+    subgraph: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +118,11 @@ class MethodDeclaration:
     outputs: tuple[str, ...]
     stages: tuple[Stage, ...]
     returns: tuple[Placeholder, ...]
+
+    @property
+    def has_python(self) -> bool:
+        """Some stage is no model, so extra workers can help with it."""
+        return any(not isinstance(stage, ModelStage) for stage in self.stages)
 
 
 class StageCounts(NamedTuple):

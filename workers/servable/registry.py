@@ -74,7 +74,7 @@ def declare_model(
     with_batch_dim: the first dimension of inputs and outputs counts instances.
     without_batch_dim_inputs: numbers of inputs that lack that dimension all the same.
     options: deprecated; ignored if `context` is given.
-    config_file: absolute, or relative to the servable's directory.
+    config_file: for MindSpore Lite; ignored, with a warning when the model is loaded.
     batch_sizes: (MindBus only) the sizes to which batches are padded if the batch dimension of
         the model is dynamic; every size is compiled at start. Default 1, 2, 4, 8, 16, 32.
     """

@@ -26,9 +26,9 @@ from workers.servable.declarations import (
 )
 from workers.servable.model_call import calling_models
 from workers.stages.builtin_functions import BUILTINS
+from workers.stages.checked_model import CheckedModel
 from workers.stages.function_stage import Arguments, FunctionCaller
-from workers.stages.model_runner import ModelRunner
-from workers.stages.rows import Plan, Row, Step, Work
+from workers.stages.rows import Plan, Row, Step, Subgraph, Work
 from workers.stages.stage_values import ContractError, from_python, make_writable, to_python
 from workers.stages.user_code import Fault, Raised, error_text, run_user_code
 
@@ -51,10 +51,12 @@ class Executor:
     """
 
     def __init__(
-        self, declaration: ServableDeclaration, runners: Mapping[str, ModelRunner]
+        self, declaration: ServableDeclaration, runners: Mapping[str, CheckedModel]
     ) -> None:
         self._methods = declaration.methods
         self._runners = runners
+        #: When nobody waits any more for what Python computes now; its calls of models say so.
+        self._deadline_ns = 0
         #: Where `Model.call` runs a model; the shell sets the door of its device thread.
         self.on_device: OnDevice = lambda run: run()
         #: What user code and backends did wrong, for the log, at most FAULTS_MAX. They hold the
@@ -79,15 +81,17 @@ class Executor:
 
     def run(self, work: Work) -> list[Result]:
         """Run a work; for each of its rows the outputs of the step, or its failure."""
+        deadline_ns = max(row.request.deadline_ns for row in work.rows)
         if work.model is not None:
             instances = [row.read(row.step.stage.inputs) for row in work.rows]
-            return self._run_model(work.model, instances)
+            return self._run_model(work.model, instances, deadline_ns)
         plan, step = work.rows[0].plan, work.rows[0].step
         stage = step.stage
         if isinstance(stage, BuiltinStage):
             function = BUILTINS[stage.name].function
             return [function(row.read(stage.inputs)) for row in work.rows]
         assert isinstance(stage, FunctionStage), stage
+        self._deadline_ns = deadline_ns
         with calling_models(self):
             caller = self._callers[plan.method, step.number]
             return caller.call([_arguments(row, stage) for row in work.rows])
@@ -118,23 +122,28 @@ class Executor:
                     f"to the inputs count {inputs_count} of the model"
                 )
         values = _call_values(failed, runner, subgraph, instances)
-        results = self.on_device(lambda: self._run_runner(key, subgraph, values))
+        model, deadline_ns = Subgraph(key, subgraph), self._deadline_ns
+        results = self.on_device(lambda: self._run_runner(model, values, deadline_ns))
         return [_arrays(failed, result) for result in results]
 
     # ---------------------------------------------------------------- models
 
-    def _run_model(self, key: str, instances: list[Instance]) -> list[Result]:
-        results = run_user_code(lambda: self._run_runner(key, 0, instances))
+    def _run_model(
+        self, model: Subgraph, instances: list[Instance], deadline_ns: int
+    ) -> list[Result]:
+        results = run_user_code(lambda: self._run_runner(model, instances, deadline_ns))
         if not isinstance(results, Raised):
             return results
-        self._report(Fault(key, results.error))
+        self._report(Fault(model.model_key, results.error))
         return [_model_failure(results.error)] * len(instances)
 
-    def _run_runner(self, key: str, subgraph: int, instances: list[Instance]) -> list[Result]:
-        runner = self._runners[key]
-        results = runner.run(subgraph, instances)
+    def _run_runner(
+        self, model: Subgraph, instances: list[Instance], deadline_ns: int
+    ) -> list[Result]:
+        runner = self._runners[model.model_key]
+        results = runner.run(model.number, instances, deadline_ns)
         for error in runner.faults:
-            self._report(Fault(key, error))
+            self._report(Fault(model.model_key, error))
         runner.faults.clear()
         return results
 
@@ -153,7 +162,7 @@ class Executor:
     def _step(self, method: MethodDeclaration, index: int, stage: Stage) -> Step:
         if isinstance(stage, ModelStage):
             size = self._runners[stage.model_key].batch_size
-            return Step(index, stage, stage.model_key, size, False)
+            return Step(index, stage, Subgraph(stage.model_key, stage.subgraph), size, False)
         slice_size = self._slice_size(method, stage) if isinstance(stage, FunctionStage) else None
         return Step(index, stage, None, slice_size or ROWS_MAX, slice_size is None)
 
@@ -199,7 +208,7 @@ def _model_failure(error: BaseException) -> Failure:
 
 
 def _call_values(
-    failed: str, runner: ModelRunner, subgraph: int, instances: Sequence[Sequence[object]]
+    failed: str, runner: CheckedModel, subgraph: int, instances: Sequence[Sequence[object]]
 ) -> list[Instance]:
     try:
         values = [tuple(from_python(item) for item in instance) for instance in instances]
@@ -219,7 +228,7 @@ def _arrays(failed: str, result: Result) -> tuple[npt.NDArray[Any], ...]:
     return result  # type: ignore[return-value]
 
 
-def _check_counts(declaration: ServableDeclaration, runners: Mapping[str, ModelRunner]) -> None:
+def _check_counts(declaration: ServableDeclaration, runners: Mapping[str, CheckedModel]) -> None:
     for key in declaration.models:
         assert key in runners, f"model {key} is declared but was not loaded"
     for key, counts in declaration.model_counts.items():

@@ -1,9 +1,8 @@
-"""One loaded model: checks instances, gathers them into batches, and splits what comes back.
+"""One loaded model: gathers instances into batches, runs it, and splits what comes back.
 
 A model with a batch dimension has a fixed batch size N, or a dynamic one (-1). Fixed: a batch
 holds up to N instances, the missing ones are copies of the first. Dynamic: a batch is filled up
-to the next allowed size, because every new size would be compiled anew. Only bytes and dtype of
-an instance are compared with the model, never its shape.
+to the next allowed size, because every new size would be compiled anew.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protocol.status import MS_FAILED, MS_INVALID_INPUTS
+from protocol.status import MS_FAILED
 from protocol.values import Failure, Instance, Result
 from workers.backends.base import BackendError, GroupError, LoadedModel
-from workers.servable.declarations import BATCH_SIZES_DEFAULT, ModelDeclaration
-from workers.stages.model_slots import InputSlot, subgraph_batch_size, subgraph_slots
+from workers.servable.declarations import ModelDeclaration
+from workers.stages.checked_model import CheckedModel
+from workers.stages.model_slots import InputSlot
 
 Array = npt.NDArray[Any]
 
@@ -27,12 +27,15 @@ Array = npt.NDArray[Any]
 FAULTS_MAX = 16
 
 
-class ModelRunner:
-    """A loaded model behind the checks of its declaration.
+#: How long the first run with new shapes may take: on an NPU a large graph compiles for minutes.
+COMPILE_NS = 600 * 1_000_000_000
 
-    batch_sizes: sizes for a dynamic batch dimension, before the declaration's own and the default.
-    Raises: RuntimeError if the model does not have the batch dimension that was declared.
-    """
+#: Shapes that are remembered; a model with more of them compiles all the time anyway.
+SHAPES_MAX = 4_096
+
+
+class ModelRunner(CheckedModel):
+    """A model that is loaded in this process. Parameters and errors: see `CheckedModel`."""
 
     def __init__(
         self,
@@ -40,57 +43,17 @@ class ModelRunner:
         loaded: LoadedModel,
         batch_sizes: Sequence[int] | None = None,
     ) -> None:
-        self.declaration = declaration
+        super().__init__(declaration, loaded.inputs, loaded.outputs, batch_sizes)
         self._loaded = loaded
-        self._slots = [
-            subgraph_slots(declaration, inputs, outputs)
-            for inputs, outputs in zip(loaded.inputs, loaded.outputs, strict=True)
-        ]
-        self._outputs_counts = [len(outputs) for outputs in loaded.outputs]
-        sizes = [subgraph_batch_size(declaration, inputs) for inputs in loaded.inputs]
-        for subgraph, size in enumerate(sizes):
-            if size != sizes[0]:
-                raise RuntimeError(
-                    f"The batch size {size} of subgraph {subgraph} does not match the batch size "
-                    f"{sizes[0]} of subgraph 0, model: {declaration.key}"
-                )
-        allowed = batch_sizes or declaration.batch_sizes or BATCH_SIZES_DEFAULT
-        #: Sizes of the batches that the model is run with, ascending.
-        self.batch_sizes = tuple(sorted(allowed)) if sizes[0] == -1 else (sizes[0],)
-        #: Backend errors since the owner last cleared the list: for its log, not for clients.
-        self.faults: list[BackendError] = []
+        #: Shapes that were run before, by subgraph: a new one is compiled first.
+        self._compiled: set[tuple[int, tuple[tuple[int, ...], ...]]] = set()
 
-    @property
-    def batch_size(self) -> int:
-        """The most instances that one run of the model takes."""
-        return self.batch_sizes[-1]
-
-    @property
-    def subgraphs_count(self) -> int:
-        """How many subgraphs (model files) the model has."""
-        return len(self._slots)
-
-    def counts(self, subgraph: int) -> tuple[int, int]:
-        """How many inputs and outputs a subgraph has."""
-        return len(self._slots[subgraph]), self._outputs_counts[subgraph]
-
-    def check(self, subgraph: int, instance: Instance) -> Failure | None:
-        """What is wrong with an instance: first its count, then each input's size and dtype."""
-        slots = self._slots[subgraph]
-        if len(instance) != len(slots):
-            relation = "less" if len(instance) < len(slots) else "more"
-            return Failure(
-                MS_INVALID_INPUTS,
-                f"Given model inputs size {len(instance)} {relation} than model inputs size "
-                f"{len(slots)}",
-            )
-        for slot, value in zip(slots, instance, strict=True):
-            text = slot.mismatch(value)
-            if text is not None:
-                return Failure(MS_INVALID_INPUTS, text)
-        return None
-
-    def run(self, subgraph: int, instances: Sequence[Instance]) -> list[Result]:
+    def run(
+        self,
+        subgraph: int,
+        instances: Sequence[Instance],
+        deadline_ns: int = 0,  # noqa: ARG002 - only who computes elsewhere has to tell it
+    ) -> list[Result]:
         """Run a subgraph on any number of instances; results in their order.
 
         A bad instance fails alone, also one whose computation fails.
@@ -165,7 +128,19 @@ class ModelRunner:
 
     def _predict(self, subgraph: int, arrays: list[Array], size: int) -> Sequence[Array]:
         """Run the backend and check what it gave. Raises BackendError."""
-        outputs = self._loaded.predict(subgraph, arrays)
+        shapes = (subgraph, tuple(array.shape for array in arrays))
+        is_new = shapes not in self._compiled
+        if is_new:
+            self.on_patience(COMPILE_NS)
+        try:
+            outputs = self._loaded.predict(subgraph, arrays)
+        finally:
+            if is_new:
+                self.on_patience(0)
+        if is_new:
+            if len(self._compiled) >= SHAPES_MAX:
+                self._compiled.clear()
+            self._compiled.add(shapes)
         expected = self._outputs_counts[subgraph]
         if len(outputs) != expected:
             raise BackendError(f"model gave {len(outputs)} outputs, not {expected}")

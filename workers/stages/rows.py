@@ -9,17 +9,24 @@ from protocol.values import Instance, MethodSignature, RequestSpec, Result, Valu
 from workers.servable.declarations import Placeholder, Stage
 
 
+class Subgraph(NamedTuple):
+    """One subgraph of a model: what one run computes. number: of the model's files, from 0."""
+
+    model_key: str
+    number: int
+
+
 class Step(NamedTuple):
     """One stage of a method, as the scheduler sees it.
 
-    number: the stage's number in its method, from 1. model: key of the model that it runs, None for
-    a stage of Python. rows_max: how many rows one run of it takes. is_per_row: it may also be run
+    number: the stage's number in its method, from 1. model: what it runs, None for a stage of
+    Python. rows_max: how many rows one run of it takes. is_per_row: it may also be run
     on fewer than are there without costing more (a function that is called once per instance).
     """
 
     number: int
     stage: Stage
-    model: str | None
+    model: Subgraph | None
     rows_max: int
     is_per_row: bool
 
@@ -36,8 +43,8 @@ class PendingRequest:
     """One request with its instances, until each of them has a result."""
 
     __slots__ = (
-        "deadline_ns", "dialect", "instances", "is_over", "is_redelivered", "method", "results",
-        "spec", "ticket", "trace_id", "unfinished",
+        "deadline_ns", "dialect", "instances", "is_over", "is_redelivered", "is_started", "method",
+        "results", "spec", "ticket", "trace_id", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +66,8 @@ class PendingRequest:
         self.instances = instances
         self.deadline_ns = deadline_ns
         self.is_redelivered = is_redelivered
+        #: Some of it has been taken to be computed.
+        self.is_started = False
         self.trace_id = trace_id
         #: One per instance; None where it is still under way.
         self.results: list[Result | None] = [None] * len(instances)
@@ -103,7 +112,7 @@ class Work(NamedTuple):
     model: None if it is Python's. number: counts all works. started_ns: when it was taken.
     """
 
-    model: str | None
+    model: Subgraph | None
     rows: list[Row]
     number: int
     started_ns: int

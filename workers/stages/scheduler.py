@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from protocol.values import Failure, Result
-from workers.stages.rows import PendingRequest, Plan, Row, Step, Work
+from workers.stages.rows import PendingRequest, Plan, Row, Step, Subgraph, Work
 
 #: How long one work of a function that is called per instance should take.
 SLICE_NS = 2_000_000
@@ -52,6 +52,8 @@ class Scheduler:
         self.finished: list[PendingRequest] = []
         #: Requests whose budget ran out; the caller answers and clears.
         self.expired: list[PendingRequest] = []
+        #: Tickets whose first rows were taken; the caller notes and clears.
+        self.started: list[int] = []
         self._plans = plans
         #: By method, one queue for each step; those of model steps stay empty.
         self._python: dict[str, list[deque[Row]]] = {
@@ -60,12 +62,14 @@ class Scheduler:
         #: How many rows of a method wait for Python; never 0. The next in turn is the first key.
         self._turns: dict[str, int] = {}
         #: Rows by model; no deque is empty. The next model in turn is the first key.
-        self._device: dict[str, deque[Row]] = {}
+        self._device: dict[Subgraph, deque[Row]] = {}
         #: Works that were taken and are not completed, the oldest first.
         self._running: list[Work] = []
         self._last_number = 0
-        #: How long a run took lately: of a model (by key), or for one row (by method and step).
-        self._costs_ns: dict[str | tuple[str, int], int] = {}
+        #: How long a run of a model took lately.
+        self._run_costs_ns: dict[Subgraph, int] = {}
+        #: How long a step of Python took lately for one row, by method and number of the step.
+        self._row_costs_ns: dict[tuple[str, int], int] = {}
 
     @property
     def has_python_rows(self) -> bool:
@@ -89,7 +93,8 @@ class Scheduler:
 
         is_busy: that thread has something else to do.
         """
-        cost_ns = self._costs_ns.get(next(iter(self._device), ""))
+        model = next(iter(self._device), None)
+        cost_ns = None if model is None else self._run_costs_ns.get(model)
         return cost_ns is not None and cost_ns <= (SHORT_NS if is_busy else SHORT_IF_IDLE_NS)
 
     # ------------------------------------------------------------ in
@@ -217,9 +222,13 @@ class Scheduler:
             rows.append(queue.popleft())
         return rows
 
-    def _start(self, model: str | None, rows: list[Row], now_ns: int) -> Work:
+    def _start(self, model: Subgraph | None, rows: list[Row], now_ns: int) -> Work:
         self._last_number += 1
         work = Work(model, rows, self._last_number, now_ns)
+        for row in rows:
+            if not row.request.is_started:
+                row.request.is_started = True
+                self.started.append(row.request.ticket)
         self._running.append(work)
         return work
 
@@ -228,21 +237,20 @@ class Scheduler:
     def _slice_size(self, method: str, step: Step) -> int:
         if not step.is_per_row:
             return step.rows_max
-        cost_ns = self._costs_ns.get((method, step.number))
+        cost_ns = self._row_costs_ns.get((method, step.number))
         if cost_ns is None:
             return 1  # the first one shows how long it takes
         return max(1, min(step.rows_max, SLICE_NS // max(1, cost_ns)))
 
     def _measure(self, work: Work, cost_ns: int) -> None:
-        key: str | tuple[str, int]
         if work.model is not None:
-            key = work.model
-        else:
-            first = work.rows[0]
-            key = (first.plan.method, first.step.number)
-            cost_ns //= len(work.rows)
-        before_ns = self._costs_ns.get(key, cost_ns)
-        self._costs_ns[key] = (before_ns + cost_ns) // 2
+            before_ns = self._run_costs_ns.get(work.model, cost_ns)
+            self._run_costs_ns[work.model] = (before_ns + cost_ns) // 2
+            return
+        first = work.rows[0]
+        key = (first.plan.method, first.step.number)
+        cost_ns //= len(work.rows)
+        self._row_costs_ns[key] = (self._row_costs_ns.get(key, cost_ns) + cost_ns) // 2
 
     # ------------------------------------------------------------ for tests
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workers.progress_page import PROGRESS_FD, ProgressPage
 from workers.supervisor.json_lines import LineReader, encode_line
 
 REPORT_FD = "MINDBUS_REPORT_FD"
@@ -44,6 +45,8 @@ class ChildSpec:
 
     document: settings for stdin, without what differs from one process to the next.
     channel: REPORT_FD or CONTROL_FD. servable, version, device: for workers, shown in the status.
+    extra: number of an extra worker, which has no device. needs_devices: its models are on the
+    device workers of its service. has_page: it tells its progress (`workers.progress_page`).
     is_distributed: the worker of a group of ranks, which has no device of its own.
     """
 
@@ -56,6 +59,9 @@ class ChildSpec:
     servable: str = ""
     version: int = 0
     device: int | None = None
+    extra: int | None = None
+    needs_devices: bool = False
+    has_page: bool = False
     is_distributed: bool = False
 
 
@@ -82,23 +88,39 @@ class Child:
         encoded = encode_line(document)
         assert len(encoded) <= DOCUMENT_BYTES_MAX, f"{spec.slot}: document of {len(encoded)} B"
         ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    spec.command,
-                    stdin=subprocess.PIPE,
-                    start_new_session=True,
-                    pass_fds=[theirs.fileno()],
-                    env=_environment(spec, theirs.fileno()),
-                )
-            except OSError:
-                ours.close()
-                raise
+        #: Where the process says what it is doing, if it does.
+        self.page: ProgressPage | None = None
+        page_fd = None
+        try:
+            page_fd = ProgressPage.make_fd() if spec.has_page else None
+            self.page = None if page_fd is None else ProgressPage(page_fd)
+            self._process = subprocess.Popen(
+                spec.command,
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=[theirs.fileno(), *([] if page_fd is None else [page_fd])],
+                env=_environment(spec, theirs.fileno(), page_fd),
+            )
+        except OSError:
+            ours.close()
+            self._close_page()
+            raise
+        finally:
+            theirs.close()
+            if page_fd is not None:
+                os.close(page_fd)
         ours.setblocking(False)
         self._channel = ours
         self._lines = LineReader()
         self.pid = self._process.pid
-        self.pidfd = os.pidfd_open(self.pid)
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self.kill()
+            self._process.wait()
+            ours.close()
+            self._close_page()
+            raise
         self._write_document(encoded)
 
     def _write_document(self, encoded: bytes) -> None:
@@ -170,15 +192,23 @@ class Child:
         returncode = self._process.wait()
         os.close(self.pidfd)
         self._channel.close()
+        self._close_page()
         return returncode
 
+    def _close_page(self) -> None:
+        if self.page is not None:
+            self.page.close()
+            self.page = None
 
-def _environment(spec: ChildSpec, channel_fd: int) -> dict[str, str]:
+
+def _environment(spec: ChildSpec, channel_fd: int, page_fd: int | None) -> dict[str, str]:
     environment = dict(os.environ)
-    for name in (REPORT_FD, CONTROL_FD):
+    for name in (REPORT_FD, CONTROL_FD, PROGRESS_FD):
         environment.pop(name, None)
     paths = [str(CODE_ROOT), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     environment[spec.channel] = str(channel_fd)
+    if page_fd is not None:
+        environment[PROGRESS_FD] = str(page_fd)
     environment.update(spec.environment)
     return environment

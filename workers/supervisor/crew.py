@@ -23,9 +23,9 @@ from workers.supervisor.door_table import DoorTable, Settled
 from workers.supervisor.json_lines import LineError
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
-from workers.supervisor.restart_policy import GiveUp, Kill, RestartLimits, Spawn, Terminate
+from workers.supervisor.restart_policy import GiveUp, Kill, RestartLimits, Spawn
 from workers.supervisor.slot import NS_PER_MS
-from workers.supervisor.start_error import exit_text
+from workers.supervisor.start_error import exit_text, spawn_failure_text
 from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
 
 log = get_logger("SERVING")
@@ -74,11 +74,23 @@ class Crew:
         #: Commands that every gateway, also one that starts later, must have been given.
         self._standing_commands: dict[str, Mapping[str, Any]] = {}
 
-    def add(self, specs: Sequence[ChildSpec]) -> None:
-        """Have more slots; the policy fills them. REQUIRES: their names are new."""
+    def add(self, specs: Sequence[ChildSpec], generation: int = 0) -> None:
+        """Have more slots; the policy fills them. REQUIRES: their names are new.
+
+        generation: of the processes that those in these slots take the place of.
+        """
         for spec in specs:
             assert spec.slot not in self.members, spec.slot
-            self.members[spec.slot] = Member(spec, self._chance)
+            self.members[spec.slot] = Member(spec, self._chance, generation)
+
+    def device_workers(self, spec: ChildSpec) -> list[Member]:
+        """The slots of the workers of a service that have its models."""
+        return [
+            member
+            for member in self.of_kind(WORKER)
+            if (member.spec.servable, member.spec.version) == (spec.servable, spec.version)
+            and not member.spec.needs_devices
+        ]
 
     def of_kind(self, kind: str) -> list[Member]:
         """The slots of one kind."""
@@ -98,28 +110,30 @@ class Crew:
 
     def next_timer_ns(self) -> int | None:
         """When `follow_policy` is due even if nothing happens."""
-        return restart_policy.next_timer_ns(self._snapshots(), self._limits)
+        return restart_policy.next_timer_ns(self.snapshots().values(), self._limits)
 
-    def _snapshots(self) -> list[slots.SlotSnapshot]:
-        return [member.slot.snapshot() for member in self.members.values()]
+    def snapshots(self) -> dict[str, slots.SlotSnapshot]:
+        """What policies see of the slots, by name."""
+        return {name: member.slot.snapshot() for name, member in self.members.items()}
 
     # ------------------------------------------------------------ while the server runs
 
     def follow_policy(self, now_ns: int) -> None:
         """Do what the restart policy names, until it names nothing more."""
-        while action := restart_policy.next_action(self._snapshots(), now_ns, self._limits):
+        while action := self._next_action(now_ns):
             member = self.members[action.slot]
             match action:
                 case Spawn():
                     self._spawn(member, now_ns)
-                case Terminate():
-                    self._terminate(member, now_ns)
                 case Kill():
-                    self._kill(member)
+                    self.kill(member, f"it took too long, {member.slot.state}")
                 case GiveUp():
                     member.slot.apply(slots.GAVE_UP, now_ns)
                     log.error("slot given up", slot=action.slot, last_exit=member.last_exit)
                     self._retire_if_last(member)
+
+    def _next_action(self, now_ns: int) -> restart_policy.Action | None:
+        return restart_policy.next_action([*self.snapshots().values()], now_ns, self._limits)
 
     def _spawn(self, member: Member, now_ns: int) -> None:
         slot = member.slot
@@ -128,7 +142,7 @@ class Crew:
         try:
             child = Child(self._current_spec(member), slot.generation)
         except OSError as error:
-            member.error = f"cannot spawn: {error}"
+            member.error = spawn_failure_text(member.spec, error)
             self._note_exit(member, member.error)
             return
         member.child = child
@@ -149,14 +163,17 @@ class Crew:
         document = {**member.spec.document, "services": sorted(services)}
         return replace(member.spec, document=document)
 
-    def _terminate(self, member: Member, now_ns: int) -> None:
+    def terminate(self, member: Member, now_ns: int) -> None:
+        """Tell a process to drain and go. REQUIRES: it is here."""
         assert member.child is not None, member.slot.name
         member.slot.apply(slots.TERMINATED, now_ns)
         member.child.terminate()
 
-    def _kill(self, member: Member) -> None:
+    def kill(self, member: Member, reason: str) -> None:
+        """Kill a process. REQUIRES: it is here."""
         assert member.child is not None, member.slot.name
-        log.warning("child killed", slot=member.slot.name, pid=member.child.pid)
+        log.warning("child killed", slot=member.slot.name, pid=member.child.pid, reason=reason)
+        member.kill_reason = reason
         member.slot.mark_killed()
         member.child.kill()
 
@@ -196,6 +213,7 @@ class Crew:
                 self.doors.gateway_started(member.slot.name)
                 self.flush_doors()
             case "ready":
+                member.report = report
                 member.device = report.get("device")
                 member.note_producers(report)
                 self._note_ready(member, now_ns)
@@ -270,9 +288,12 @@ class Crew:
         self._selector.unregister(child.pidfd)
         if child.channel_fd in self._selector.get_map():
             self._selector.unregister(child.channel_fd)
+        started = None if child.page is None else child.page.started()
         returncode = child.reap()
-        member.forget_process()
         text = exit_text(returncode)
+        if member.kill_reason is not None:
+            text = f"{text} ({member.kill_reason})"
+        member.forget_process()
         # Who waits for a first start is told of its failure; nobody is told of a later death.
         is_news = member.slot.state == slots.READY or (
             member.slot.state == slots.STARTING and child.generation > 1
@@ -285,7 +306,7 @@ class Crew:
             exit=text,
         )
         if member.spec.kind == WORKER and returncode != restart_policy.EXIT_DRAINED:
-            self._losses.report(member.slot.name, child.generation, text)
+            self._losses.report(member.slot.name, child.generation, text, started)
         self._note_exit(member, text)
 
     def _note_exit(self, member: Member, text: str) -> None:
@@ -299,16 +320,23 @@ class Crew:
             self._observer.doors_changed()
 
     def _retire_if_last(self, member: Member) -> None:
-        """Tell the broker when the last slot of a service is gone for good."""
+        """Tell the broker when the last device worker of a service is gone for good.
+
+        Its extra workers go, too: they can do nothing alone.
+        """
         spec = member.spec
-        peers = [
-            peer
-            for peer in self.of_kind(WORKER)
-            if (peer.spec.servable, peer.spec.version) == (spec.servable, spec.version)
-        ]
-        if peers and all(peer.slot.is_gone for peer in peers):
-            reason = f"slot {spec.slot} is {member.slot.state}, last exit: {member.last_exit}"
-            self._losses.retire(f"{spec.servable}/{spec.version}", reason)
+        peers = self.device_workers(spec)
+        if spec.kind != WORKER or spec.needs_devices:
+            return
+        if not all(peer.slot.is_gone for peer in peers):
+            return
+        reason = f"slot {spec.slot} is {member.slot.state}, last exit: {member.last_exit}"
+        self._losses.retire(f"{spec.servable}/{spec.version}", reason)
+        for other in self.of_kind(WORKER):
+            if (other.spec.servable, other.spec.version) == (spec.servable, spec.version):
+                other.slot.retire()
+                if other.child is not None and other.slot.state != slots.DRAINING:
+                    self.terminate(other, time.monotonic_ns())
 
     # ------------------------------------------------------------ going down
 
@@ -318,20 +346,25 @@ class Crew:
         match stop_policy.next_rung([member.presence for member in present], now_ns, deadline_ns):
             case stop_policy.CLOSE_DOORS:
                 self._close_doors(present, now_ns, deadline_ns)
+            case stop_policy.DRAIN_EXTRA_WORKERS:
+                self._drain([member for member in present if member.spec.needs_devices], now_ns)
             case stop_policy.DRAIN_WORKERS:
-                for member in present:
-                    if member.spec.kind == WORKER and member.slot.state != slots.DRAINING:
-                        self._terminate(member, now_ns)
+                self._drain([member for member in present if member.spec.kind == WORKER], now_ns)
             case stop_policy.LEAVE:
                 for member in present:
                     self._tell_to_leave(member, now_ns)
             case stop_policy.KILL:
                 for member in present:
                     if not member.slot.snapshot().is_killed:
-                        self._kill(member)
+                        self.kill(member, "the server's grace is over")
             case stop_policy.DONE:
                 return True
         return False
+
+    def _drain(self, members: Sequence[Member], now_ns: int) -> None:
+        for member in members:
+            if member.slot.state != slots.DRAINING:
+                self.terminate(member, now_ns)
 
     def _close_doors(self, present: Sequence[Member], now_ns: int, deadline_ns: int) -> None:
         grace_ms = stop_policy.doors_grace_ms((deadline_ns - now_ns) // NS_PER_MS)

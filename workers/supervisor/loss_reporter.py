@@ -20,9 +20,14 @@ class LossReporter:
         self._socket.linger = 0
         self._socket.connect(workers_address)
 
-    def report(self, worker_id: str, generation: int, reason: str) -> bool:
-        """Say that this generation of a worker is dead. Returns whether the socket took it."""
-        return self._send(Lost(worker_id, generation, reason))
+    def report(
+        self, worker_id: str, generation: int, reason: str, started: tuple[int, ...] | None
+    ) -> bool:
+        """Say that this generation of a worker is dead. Returns whether the socket took it.
+
+        started: tickets that it had begun to compute, None if that is not known.
+        """
+        return self._send(Lost(worker_id, generation, reason, started))
 
     def retire(self, service: str, reason: str) -> bool:
         """Say that nobody shall wait for workers of `servable/version`. Returns as `report`."""

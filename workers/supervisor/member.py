@@ -18,15 +18,20 @@ NS_PER_S = 1_000_000_000
 class Member:
     """One slot, its process if there is one, and what is known of the processes before."""
 
-    def __init__(self, spec: ChildSpec, chance: random.Random) -> None:
+    def __init__(self, spec: ChildSpec, chance: random.Random, generation: int = 0) -> None:
+        """generation: of the process before, which ran in another slot."""
         self.spec = spec
-        self.slot = Slot(spec.slot, chance)
+        self.slot = Slot(spec.slot, chance, generation=generation)
         #: The process; None exactly in VACANT, BACKOFF and FAILED.
         self.child: Child | None = None
+        #: Why we killed the process, if we did: it goes into how it ended.
+        self.kill_reason: str | None = None
         #: How the latest process ended, for the status.
         self.last_exit: str | None = None
         #: What the latest process said was wrong.
         self.error: str | None = None
+        #: What the process reported when it was READY.
+        self.report: Mapping[str, Any] = {}
         #: The device that the process reported, which is the truth; the slot's is the wish.
         self.device: dict[str, Any] | None = None
         #: Addresses of the broker in this process for direct clients, ports resolved.
@@ -39,7 +44,7 @@ class Member:
     @property
     def presence(self) -> ChildPresence:
         """What the stop policy sees. REQUIRES: a process is here."""
-        return ChildPresence(self.spec.kind, self.is_serving)
+        return ChildPresence(self.spec.kind, self.is_serving, self.spec.needs_devices)
 
     def facts(self) -> dict[str, object]:
         """What a log line about the process says. REQUIRES: a process is here."""
@@ -61,6 +66,7 @@ class Member:
     def forget_process(self) -> None:
         """The process is gone: what was true of it is not true of its successor."""
         self.child = None
+        self.kill_reason = None
         self.device = None
         self.producers = []
         self.is_serving = False

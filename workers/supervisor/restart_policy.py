@@ -1,10 +1,9 @@
 """Which slot to touch next: stateless, idempotent, at most one action at a time.
 
-The policy looks at snapshots and the clock and names one action, in this order: start what is
-due; kill what overstays its start or its drain; give up what dies too often (OTP's restart
-intensity); and, if a roll is asked for, terminate the oldest outdated slot, but only while every
-other slot is READY, so that a roll has at most one slot away and a crash pauses it by itself.
-Asked again with the same snapshots it names the same action (TF Serving's version policies).
+The policy looks at snapshots and the clock and names one action, in this order: start what is due;
+kill what overstays its start or its drain; give up what dies too often (OTP's restart intensity).
+Asked again with the same snapshots it names the same action (TF Serving's version policies). What
+replaces processes that are well is a roll (`roll.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from workers.supervisor.slot import (
     BACKOFF,
     DRAINING,
     NS_PER_MS,
-    READY,
     RESTARTS_REMEMBERED_MAX,
     STARTING,
     VACANT,
@@ -63,13 +61,6 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Terminate:
-    """Tell the process of this slot to drain and go."""
-
-    slot: str
-
-
-@dataclass(frozen=True, slots=True)
 class Kill:
     """Kill the process group of this slot."""
 
@@ -83,7 +74,7 @@ class GiveUp:
     slot: str
 
 
-Action = Spawn | Terminate | Kill | GiveUp
+Action = Spawn | Kill | GiveUp
 
 
 def next_action(slots: Sequence[SlotSnapshot], now_ns: int, limits: RestartLimits) -> Action | None:
@@ -98,7 +89,7 @@ def next_action(slots: Sequence[SlotSnapshot], now_ns: int, limits: RestartLimit
     for slot in slots:
         if slot.state == BACKOFF and _exceeds_intensity(slot, now_ns, limits):
             return GiveUp(slot.slot)
-    return _next_of_roll(slots)
+    return None
 
 
 def next_timer_ns(slots: Iterable[SlotSnapshot], limits: RestartLimits) -> int | None:
@@ -153,10 +144,3 @@ def _limit_ns(slot: SlotSnapshot, limits: RestartLimits) -> int | None:
     if slot.state == STARTING and limits.start_limit_ms is not None:
         return slot.since_ns + limits.start_limit_ms * NS_PER_MS
     return None
-
-
-def _next_of_roll(slots: Sequence[SlotSnapshot]) -> Terminate | None:
-    outdated = [slot for slot in slots if slot.is_outdated and slot.state == READY]
-    if not outdated or any(slot.state != READY for slot in slots):
-        return None
-    return Terminate(min(outdated, key=lambda slot: slot.since_ns).slot)

@@ -43,6 +43,11 @@ def default_run_directory(environment: Mapping[str, str], user_id: int) -> Path:
     return Path(f"/tmp/mindbus-{user_id}")  # noqa: S108
 
 
+def ipc_address(directory: Path, name: str) -> str:
+    """The ZeroMQ address of a socket in a run directory. name: PRODUCERS or WORKERS."""
+    return f"ipc://{directory / name}"
+
+
 def check_ipc_path(path: Path) -> None:
     """Raises RunDirectoryError if a unix socket cannot have this path."""
     size = len(os.fsencode(path))
@@ -97,12 +102,12 @@ class RunDirectory:
     @property
     def producers_address(self) -> str:
         """Where direct clients connect."""
-        return f"ipc://{self.path / PRODUCERS}"
+        return ipc_address(self.path, PRODUCERS)
 
     @property
     def workers_address(self) -> str:
         """Where workers connect."""
-        return f"ipc://{self.path / WORKERS}"
+        return ipc_address(self.path, WORKERS)
 
     def write_server(self, content: Mapping[str, Any]) -> None:
         """Replace `server.json` at one stroke, so that a reader never sees half of it."""

@@ -12,7 +12,7 @@ Rules
    An exit out of DRAINING was asked for and leads to VACANT.
 5. A process that drains without our order signed off: somebody told it to go. Such a slot is no
    longer wanted and stays VACANT (MindSpore Serving: a worker that signed off is not restarted).
-6. FAILED is final for the life of the server.
+6. FAILED lasts until somebody resets the slot; what it died of before is forgotten then.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ TERMINATED = "TERMINATED"
 EXITED = "EXITED"
 #: The policy gave the slot up.
 GAVE_UP = "GAVE_UP"
+#: Somebody mended the cause and wants the slot filled again.
+RESET = "RESET"
 
 TRANSITIONS = {
     (VACANT, SPAWNED): STARTING,
@@ -66,6 +68,7 @@ TRANSITIONS = {
     (DRAINING, EXITED): VACANT,
     (BACKOFF, SPAWNED): STARTING,
     (BACKOFF, GAVE_UP): FAILED,
+    (FAILED, RESET): VACANT,
 }
 
 #: A process that was READY this long before it died counts as healthy: its slot's count of
@@ -88,7 +91,7 @@ class SlotSnapshot:
 
     since_ns: when the slot entered its state. restarts_ns: the latest unasked deaths, oldest first.
     failures: deaths in a row without a stable run. jitter: drawn at the last death, in [-1, 1].
-    is_killed: SIGKILL was sent in this state already. is_outdated: a roll wants it replaced.
+    is_killed: SIGKILL was sent in this state already.
     """
 
     slot: str
@@ -100,7 +103,6 @@ class SlotSnapshot:
     jitter: float = 0.0
     is_wanted: bool = True
     is_killed: bool = False
-    is_outdated: bool = False
 
 
 class Slot:
@@ -112,7 +114,6 @@ class Slot:
         "_is_killed",
         "_is_wanted",
         "_jitter",
-        "_outdated_below",
         "_random",
         "_restarts_ns",
         "_since_ns",
@@ -121,12 +122,19 @@ class Slot:
         "name",
     )
 
-    def __init__(self, name: str, chance: random.Random, stable_ms: int = STABLE_MS) -> None:
+    def __init__(
+        self,
+        name: str,
+        chance: random.Random,
+        stable_ms: int = STABLE_MS,
+        generation: int = 0,
+    ) -> None:
+        """generation: of the process before the first one here, which ran in another slot."""
         self.name = name
         self._random = chance
         self._stable_ns = stable_ms * NS_PER_MS
         self._state = VACANT
-        self._generation = 0
+        self._generation = generation
         self._since_ns = 0
         #: Instants of unasked deaths, oldest first.
         self._restarts_ns: deque[int] = deque(maxlen=RESTARTS_REMEMBERED_MAX)
@@ -134,8 +142,6 @@ class Slot:
         self._jitter = 0.0
         self._is_wanted = True
         self._is_killed = False
-        #: Generations below it are to be replaced by a roll.
-        self._outdated_below = 0
 
     @property
     def state(self) -> str:
@@ -177,6 +183,9 @@ class Slot:
             self._is_wanted = False
         elif event == EXITED and after == BACKOFF:
             self._count_death(before, now_ns)
+        elif event == RESET:
+            self._restarts_ns.clear()
+            self._failures = 0
         if after != before:
             self._state = after
             self._since_ns = now_ns
@@ -197,13 +206,13 @@ class Slot:
         """Remember that SIGKILL was sent, so that the policy does not ask for it again."""
         self._is_killed = True
 
-    def mark_outdated(self) -> None:
-        """Ask a roll to replace the present process by a new generation."""
-        self._outdated_below = self._generation + 1
-
     def retire(self) -> None:
         """Want no further process here."""
         self._is_wanted = False
+
+    def want(self) -> None:
+        """Want a process here again."""
+        self._is_wanted = True
 
     def snapshot(self) -> SlotSnapshot:
         """The slot as the policy sees it."""
@@ -217,5 +226,4 @@ class Slot:
             self._jitter,
             self._is_wanted,
             self._is_killed,
-            self._generation < self._outdated_below,
         )

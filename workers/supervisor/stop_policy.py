@@ -1,8 +1,9 @@
 """The order in which a server goes down, as a pure function.
 
 Doors first, so that nothing new comes in and what is in flight is answered; then the workers,
-while the broker can still acknowledge their drain; then gateways and broker; and at the deadline
-whoever is left is killed. The rung follows from who is still there, so it needs no memory.
+while the broker can still acknowledge their drain, and extra workers before the device workers that
+compute their models; then gateways and broker; and at the deadline whoever is left is killed. The
+rung follows from who is still there, so it needs no memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ BROKER = "broker"
 KINDS = (BROKER, GATEWAY, WORKER)
 
 CLOSE_DOORS = "CLOSE_DOORS"
+DRAIN_EXTRA_WORKERS = "DRAIN_EXTRA_WORKERS"
 DRAIN_WORKERS = "DRAIN_WORKERS"
 LEAVE = "LEAVE"
 KILL = "KILL"
@@ -28,10 +30,14 @@ WORKERS_SHARE_MS_MAX = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ChildPresence:
-    """A child process that is alive. is_serving: its doors may hold requests in flight."""
+    """A child process that is alive.
+
+    is_serving: its doors may hold requests in flight. needs_devices: a worker that needs others.
+    """
 
     kind: str
     is_serving: bool = False
+    needs_devices: bool = False
 
 
 def next_rung(children: Collection[ChildPresence], now_ns: int, deadline_ns: int) -> str:
@@ -42,6 +48,8 @@ def next_rung(children: Collection[ChildPresence], now_ns: int, deadline_ns: int
         return KILL
     if any(child.kind == GATEWAY and child.is_serving for child in children):
         return CLOSE_DOORS
+    if any(child.needs_devices for child in children):
+        return DRAIN_EXTRA_WORKERS
     if any(child.kind == WORKER for child in children):
         return DRAIN_WORKERS
     return LEAVE

@@ -25,16 +25,23 @@ from workers.supervisor.child import ChildSpec
 from workers.supervisor.control_listener import ControlListener
 from workers.supervisor.crew import KILL_WAIT_MS, Crew
 from workers.supervisor.door_table import ALREADY_RUNNING_TEXTS, Door, DoorTable, Settled
+from workers.supervisor.hang_policy import HangLimits
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import NS_PER_S, Member
 from workers.supervisor.restart_policy import EXIT_WATCHDOG, RestartLimits
+from workers.supervisor.roll import RollError, read_restart
+from workers.supervisor.roll_runner import RollRunner
 from workers.supervisor.run_directory import RunDirectory
 from workers.supervisor.slot import NS_PER_MS
+from workers.supervisor.slot_commands import SLOT_COMMANDS, SlotCommandError
 from workers.supervisor.start_error import SIGNAL_TEXT, StartError, start_failure_text
+from workers.supervisor.watch import Watch
 
 log = get_logger("SERVING")
 
 T = TypeVar("T")
+
+HANG_LIMITS = HangLimits()
 
 #: Nothing is in flight while a server starts: who does not go in this time is killed.
 ABORT_GRACE_MS = 2_000
@@ -49,7 +56,9 @@ class _Start:
 
     slots: frozenset[str]
     waiting: set[str]
-    future: Future[None]
+    #: What each slot's process reported.
+    reports: dict[str, Mapping[str, Any]]
+    future: Future[dict[str, Mapping[str, Any]]]
 
 
 class Supervisor:
@@ -62,6 +71,7 @@ class Supervisor:
         limits: RestartLimits,
         chance: random.Random,
         is_shared: bool = False,
+        hang: HangLimits = HANG_LIMITS,
     ) -> None:
         """mode: for the status. is_shared: several gateways listen on one address."""
         self.exit_code = EXIT_OK
@@ -74,6 +84,8 @@ class Supervisor:
         self._losses = LossReporter(directory.workers_address)
         self._crew = Crew(self._selector, self._losses, limits, chance, self)
         self._crew.doors = DoorTable(is_shared)
+        self._rolls = RollRunner(self._crew)
+        self._watch = Watch(hang)
         self._listener: ControlListener | None = None
         self._starts: list[_Start] = []
         self._door_futures: dict[str, Future[str]] = {}
@@ -93,12 +105,12 @@ class Supervisor:
         """Begin to supervise; the thread keeps the program alive until `stop`."""
         self._thread.start()
 
-    def add(self, specs: Sequence[ChildSpec]) -> Future[None]:
-        """Fill new slots. The future is done when all are READY.
+    def add(self, specs: Sequence[ChildSpec]) -> Future[dict[str, Mapping[str, Any]]]:
+        """Fill new slots. The future is done when all are READY: what each of them reported.
 
         StartError: one of them failed; the server has gone down by then.
         """
-        future: Future[None] = Future()
+        future: Future[dict[str, Mapping[str, Any]]] = Future()
         return self._hand_in(future, lambda: self._add(specs, future))
 
     def open_door(self, door: Door) -> Future[str]:
@@ -164,6 +176,10 @@ class Supervisor:
         now_ns = time.monotonic_ns()
         if self._stop_deadline_ns is None:
             self._crew.follow_policy(now_ns)
+            while self._rolls.follow(now_ns):
+                self._crew.follow_policy(now_ns)
+            for member, reason in self._watch.look(self._crew.members.values(), now_ns):
+                self._crew.kill(member, reason)
             self._stop_if_gone()
         if self._stop_deadline_ns is not None:
             self._is_done = self._crew.go_down(now_ns, self._stop_deadline_ns)
@@ -175,7 +191,12 @@ class Supervisor:
     def _timeout_s(self, now_ns: int) -> float | None:
         timer_ns = self._stop_deadline_ns
         if timer_ns is None:
-            timer_ns = self._crew.next_timer_ns()
+            timers_ns = (
+                self._crew.next_timer_ns(),
+                self._rolls.next_timer_ns(),
+                self._watch.next_timer_ns(self._crew.members.values()),
+            )
+            timer_ns = min((each for each in timers_ns if each is not None), default=None)
         elif timer_ns <= now_ns:
             timer_ns += KILL_WAIT_MS * NS_PER_MS
         return None if timer_ns is None else max(0.0, (timer_ns - now_ns) / NS_PER_S)
@@ -188,7 +209,7 @@ class Supervisor:
     def _stop_if_gone(self) -> None:
         """A server all of whose workers, gateways or brokers are gone for good serves nobody."""
         for kind in stop_policy.KINDS:
-            members = self._crew.of_kind(kind)
+            members = [m for m in self._crew.of_kind(kind) if not m.spec.needs_devices]
             if not members or not all(member.slot.is_gone for member in members):
                 continue
             has_failed = any(member.slot.state == slots.FAILED for member in members)
@@ -207,7 +228,9 @@ class Supervisor:
 
     # ------------------------------------------------------------ jobs
 
-    def _add(self, specs: Sequence[ChildSpec], future: Future[None]) -> None:
+    def _add(
+        self, specs: Sequence[ChildSpec], future: Future[dict[str, Mapping[str, Any]]]
+    ) -> None:
         taken = [spec.slot for spec in specs if spec.slot in self._crew.members]
         if taken:
             future.set_exception(StartError(f"slot {taken[0]} is there already"))
@@ -215,7 +238,7 @@ class Supervisor:
             future.set_exception(self.failure or StartError(SIGNAL_TEXT))
         else:
             names = [spec.slot for spec in specs]
-            self._starts.append(_Start(frozenset(names), set(names), future))
+            self._starts.append(_Start(frozenset(names), set(names), {}, future))
             self._crew.add(specs)
 
     def _open_door(self, door: Door, future: Future[str]) -> None:
@@ -248,10 +271,12 @@ class Supervisor:
         if self._stop_deadline_ns is not None:
             return
         for start in list(self._starts):
-            start.waiting.discard(member.slot.name)
+            if member.slot.name in start.waiting:
+                start.waiting.remove(member.slot.name)
+                start.reports[member.slot.name] = member.report
             if not start.waiting:
                 self._starts.remove(start)
-                start.future.set_result(None)
+                start.future.set_result(start.reports)
 
     def slot_failing(self, member: Member) -> None:
         """A process failed; if it belongs to a first start, that start is over for all."""
@@ -293,22 +318,35 @@ class Supervisor:
                 return {"ok": False, "error": f"grace_ms {grace_ms!r} is not an integer >= 0"}
             self._begin_stop(grace_ms, EXIT_OK, None)
             return {"ok": True, "is_stopping": True}
-        return {"ok": False, "error": f"command {name!r:.80} is unknown"}
+        if name != "restart" and name not in SLOT_COMMANDS:
+            return {"ok": False, "error": f"command {name!r:.80} is unknown"}
+        if self._starts or self._stop_deadline_ns is not None:
+            return {"ok": False, "error": f"the server is {self._state()}"}
+        try:
+            if name == "restart":
+                return {"ok": True, "plan": self._rolls.restart(read_restart(command))}
+            SLOT_COMMANDS[name](self._crew, command.get("slot"), time.monotonic_ns())
+        except (RollError, SlotCommandError) as error:
+            return {"ok": False, "error": str(error)}
+        return {"ok": True}
+
+    def _state(self) -> str:
+        if self._stop_deadline_ns is not None:
+            return "stopping"
+        return "starting" if self._starts else "serving"
 
     def _status(self) -> dict[str, Any]:
         now_ns = time.monotonic_ns()
         doors = self._crew.doors.addresses()
-        state = "starting" if self._starts else "serving"
-        if self._stop_deadline_ns is not None:
-            state = "stopping"
         return {
             "pid": os.getpid(),
             "mode": self._mode,
-            "state": state,
+            "state": self._state(),
             "run_directory": str(self._directory.path),
             "producers": self._crew.producers_addresses(),
             "doors": [{"kind": kind, "address": address} for kind, address in doors.items()],
             "slots": [member.status(now_ns) for member in self._crew.members.values()],
+            "roll": self._rolls.status(),
         }
 
     def _close(self) -> None:

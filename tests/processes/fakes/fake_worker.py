@@ -51,12 +51,14 @@ def main() -> int:
             "device": {"target": "CPU", "id": document["device_id"]},
             "version": document["version"],
             "methods": ["add"],
+            "models": {},
+            "python_methods": ["add"],
         }
     )
     signal.sigwait([signal.SIGTERM])
     report({"state": "draining"})
     with (servable / "events").open("a") as events:
-        events.write("worker draining\n")
+        events.write(f"{document['worker_id'].rpartition('/')[2]} draining\n")
     while script.get("drain") == "hang":
         signal.pause()
     return 0

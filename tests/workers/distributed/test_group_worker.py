@@ -208,6 +208,7 @@ def test_a_rank_that_is_silent_for_10_s_fails_its_batch_before_the_worker_ends(
 def test_a_worker_that_is_drained_says_goodbye(world: World) -> None:
     worker = world.start()
     first, last = world.join()
+    assert worker.report()["state"] == "ready"
     worker.signal(signal.SIGTERM)
     world.broker.drain()
     assert world.launcher.goodbye() == "the worker has ended"

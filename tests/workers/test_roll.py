@@ -1,0 +1,321 @@
+"""Rolling replacement: one process at a time, never fewer than there should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from workers.supervisor import slot as slots
+from workers.supervisor.roll import (
+    DONE,
+    FAILED,
+    IN_PLACE,
+    SETTLING,
+    STARTING,
+    SURGE,
+    WAITING,
+    Action,
+    Begin,
+    Candidate,
+    Drain,
+    Forget,
+    Replacement,
+    Roll,
+    RollError,
+    RollFailure,
+    Withdraw,
+    plan_restart,
+    twin,
+)
+from workers.supervisor.slot import SlotSnapshot
+
+MS = 1_000_000
+
+
+class Place:
+    """The slots of a roll; does what the roll names, at once and well."""
+
+    def __init__(self, *names: str, settle_ms: int = 0) -> None:
+        self.seen = {name: SlotSnapshot(name, slots.READY, 1, 0) for name in names}
+        self.settle_ms = settle_ms
+        self.done: list[Action] = []
+        self.now_ms = 0
+
+    def roll(self, *steps: tuple[str, str, str]) -> Roll:
+        made = [Replacement(old, new, mode, 1) for old, new, mode in steps]
+        return Roll(made, self.settle_ms)
+
+    def set(self, name: str, state: str, generation: int | None = None) -> None:
+        before = self.seen.get(name) or SlotSnapshot(name, slots.VACANT, 1, 0)
+        self.seen[name] = replace(
+            before,
+            state=state,
+            since_ns=self.now_ms * MS,
+            generation=before.generation if generation is None else generation,
+        )
+
+    def ask(self, roll: Roll) -> Action | None:
+        action = roll.next_action(self.seen, self.now_ms * MS)
+        if action is not None:
+            self.done.append(action)
+        if isinstance(action, Begin):
+            self.set(action.new, slots.STARTING, self.seen[action.old].generation + 1)
+        elif isinstance(action, Drain):
+            self.set(action.slot, slots.DRAINING)
+        elif isinstance(action, Forget):
+            del self.seen[action.slot]
+        return action
+
+
+def states(roll: Roll) -> list[str]:
+    return [step.state for step in roll.replacements]
+
+
+def test_a_surge_starts_the_new_process_before_it_drains_the_old_one() -> None:
+    place = Place("a")
+    roll = place.roll(("a", "a~", SURGE))
+    assert place.ask(roll) == Begin("a", "a~")
+    assert (place.ask(roll), roll.waits_for) == (None, "a~")
+    place.set("a~", slots.READY)
+    assert place.ask(roll) == Drain("a", is_final=True)
+    assert (place.ask(roll), roll.waits_for) == (None, "a")
+    place.set("a", slots.VACANT)
+    assert place.ask(roll) == Forget("a")
+    assert place.ask(roll) is None
+    assert (roll.is_over, roll.failure, states(roll)) == (True, None, [DONE])
+    assert list(place.seen) == ["a~"]
+
+
+def test_in_place_drains_the_old_process_before_its_slot_is_filled_again() -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a", IN_PLACE))
+    assert place.ask(roll) == Drain("a", is_final=False)
+    assert place.ask(roll) is None
+    place.set("a", slots.VACANT)
+    assert place.ask(roll) is None
+    place.set("a", slots.STARTING, 2)
+    assert (place.ask(roll), states(roll)) == (None, [STARTING])
+    place.set("a", slots.READY)
+    assert place.ask(roll) is None
+    assert (roll.is_over, states(roll)) == (True, [DONE])
+
+
+def test_in_place_with_another_slot_begins_it_when_the_old_one_is_empty() -> None:
+    place = Place("a/1", "b")
+    roll = place.roll(("a/1", "a/2", IN_PLACE))
+    assert place.ask(roll) == Drain("a/1", is_final=True)
+    assert place.ask(roll) is None
+    place.set("a/1", slots.VACANT)
+    assert place.ask(roll) == Begin("a/1", "a/2")
+    place.set("a/2", slots.READY)
+    assert place.ask(roll) == Forget("a/1")
+    assert roll.next_action(place.seen, 0) is None
+    assert roll.is_over
+
+
+@pytest.mark.parametrize("mode", [SURGE, IN_PLACE])
+def test_the_next_one_waits_until_the_one_before_is_done(mode: str) -> None:
+    place = Place("a", "b")
+    names = ("a~", "b~") if mode == SURGE else ("a", "b")
+    roll = place.roll(("a", names[0], mode), ("b", names[1], mode))
+    place.ask(roll)
+    for _ in range(3):
+        assert place.ask(roll) is None
+    assert states(roll)[1] == WAITING
+
+
+def test_a_new_process_must_stay_ready_before_the_next_one_is_touched() -> None:
+    place = Place("a", "b", settle_ms=100)
+    roll = place.roll(("a", "a~", SURGE), ("b", "b~", SURGE))
+    place.ask(roll)
+    place.now_ms = 10
+    place.set("a~", slots.READY)
+    assert place.ask(roll) is None
+    assert (states(roll)[0], roll.next_timer_ns(place.seen)) == (SETTLING, 110 * MS)
+    place.now_ms = 109
+    assert place.ask(roll) is None
+    place.now_ms = 110
+    assert place.ask(roll) == Drain("a", is_final=True)
+
+
+def test_a_crash_elsewhere_pauses_the_roll_until_the_slot_is_back() -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a~", SURGE), ("b", "b~", SURGE))
+    place.set("b", slots.BACKOFF)
+    assert place.ask(roll) is None
+    place.set("b", slots.STARTING, 2)
+    assert place.ask(roll) is None
+    place.set("b", slots.READY)
+    assert place.ask(roll) == Begin("a", "a~")
+
+
+def test_a_process_that_was_restarted_meanwhile_is_not_replaced_again() -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a~", SURGE), ("b", "b~", SURGE))
+    place.set("a", slots.READY, 2)
+    assert place.ask(roll) == Begin("b", "b~")
+    assert states(roll) == [DONE, STARTING]
+
+
+@pytest.mark.parametrize("state", [slots.BACKOFF, slots.FAILED, slots.DRAINING])
+def test_a_surge_whose_new_process_cannot_start_leaves_the_old_one(state: str) -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a~", SURGE), ("b", "b~", SURGE))
+    place.ask(roll)
+    place.set("a~", state)
+    assert place.ask(roll) == Withdraw("a~", None)
+    assert place.ask(roll) is None
+    assert roll.failure == RollFailure("a~", STARTING)
+    assert (roll.is_over, states(roll)) == (True, [FAILED, WAITING])
+    assert place.seen["a"].state == slots.READY
+
+
+def test_a_new_process_that_dies_in_its_first_seconds_ends_the_roll() -> None:
+    place = Place("a", "b", settle_ms=100)
+    roll = place.roll(("a", "a~", SURGE), ("b", "b~", SURGE))
+    place.ask(roll)
+    place.set("a~", slots.READY)
+    place.ask(roll)
+    place.set("a~", slots.STARTING, 3)
+    assert place.ask(roll) == Withdraw("a~", None)
+    assert roll.failure == RollFailure("a~", SETTLING)
+
+
+def test_a_death_that_was_mended_before_anybody_looked_is_a_death_all_the_same() -> None:
+    for phase in (STARTING, SETTLING):
+        place = Place("a", settle_ms=100)
+        roll = place.roll(("a", "a~", SURGE))
+        place.ask(roll)
+        if phase == SETTLING:
+            place.set("a~", slots.READY)
+            place.ask(roll)
+        place.set("a~", slots.READY, 3)
+        assert place.ask(roll) == Withdraw("a~", None)
+        assert roll.failure == RollFailure("a~", phase)
+
+
+def test_in_place_the_old_slot_is_filled_again_when_the_new_one_fails() -> None:
+    place = Place("a/1", "b/1")
+    roll = place.roll(("a/1", "a/2", IN_PLACE), ("b/1", "b/2", IN_PLACE))
+    place.ask(roll)
+    place.set("a/1", slots.VACANT)
+    place.ask(roll)
+    place.set("a/2", slots.BACKOFF)
+    assert place.ask(roll) == Withdraw("a/2", "a/1")
+    assert roll.failure == RollFailure("a/2", STARTING)
+
+
+def test_in_place_a_slot_that_fails_goes_on_by_the_restart_policy() -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a", IN_PLACE), ("b", "b", IN_PLACE))
+    place.ask(roll)
+    place.set("a", slots.STARTING, 2)
+    place.ask(roll)
+    place.set("a", slots.BACKOFF)
+    assert place.ask(roll) is None
+    assert roll.failure == RollFailure("a", STARTING)
+
+
+def test_a_slot_that_is_given_up_ends_the_roll() -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a~", SURGE), ("b", "b~", SURGE))
+    place.set("b", slots.FAILED)
+    assert place.ask(roll) is None
+    assert roll.failure == RollFailure("b", WAITING)
+
+
+def test_an_old_process_that_is_away_when_its_turn_to_go_comes_is_forgotten() -> None:
+    place = Place("a")
+    roll = place.roll(("a", "a~", SURGE))
+    place.ask(roll)
+    place.set("a", slots.BACKOFF)
+    place.set("a~", slots.READY)
+    assert place.ask(roll) == Drain("a", is_final=True)
+    place.set("a", slots.BACKOFF)
+    assert place.ask(roll) == Forget("a")
+    assert roll.next_action(place.seen, 0) is None
+    assert roll.is_over
+
+
+def test_twenty_rounds_never_have_more_than_one_slot_away() -> None:
+    place = Place("a", "b", "c")
+    names = ["a", "b", "c"]
+    for number in range(20):
+        mode = SURGE if number % 2 else IN_PLACE
+        roll = Roll(
+            [
+                Replacement(n, twin(n) if mode == SURGE else n, mode, place.seen[n].generation)
+                for n in names
+            ],
+            0,
+        )
+        while not roll.is_over:
+            place.ask(roll)
+            ready = [name for name, seen in place.seen.items() if seen.state == slots.READY]
+            assert len(ready) >= (3 if mode == SURGE else 2)
+            _go_on(place.seen, place)
+        names = [step.new for step in roll.replacements]
+    assert {place.seen[name].generation for name in names} == {21}
+
+
+def _go_on(seen: Mapping[str, SlotSnapshot], place: Place) -> None:
+    """Let every process come one state further."""
+    for name, snapshot in list(seen.items()):
+        if snapshot.state == slots.STARTING:
+            place.set(name, slots.READY)
+        elif snapshot.state == slots.DRAINING:
+            place.set(name, slots.VACANT)
+        elif snapshot.state == slots.VACANT and twin(name) not in seen:
+            place.set(name, slots.STARTING, snapshot.generation + 1)
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def worker(slot: str, target: str = "CPU", state: str = slots.READY) -> Candidate:
+    return Candidate(slot, slot.rpartition("/")[0], state, 3, target)
+
+
+def test_processes_that_can_share_a_device_are_surged_and_others_replaced_in_place() -> None:
+    planned = plan_restart(
+        [
+            worker("add/1/device0"),
+            worker("net/1/device0", "Ascend"),
+            worker("net/1/device1", "GPU"),
+        ],
+        None,
+        1,
+    )
+    assert planned == [
+        Replacement("add/1/device0", "add/1/device0~", SURGE, 3),
+        Replacement("net/1/device0", "net/1/device0", IN_PLACE, 3),
+        Replacement("net/1/device1", "net/1/device1", IN_PLACE, 3),
+    ]
+
+
+def test_the_mode_that_is_asked_for_counts() -> None:
+    (planned,) = plan_restart([worker("add/1/device0", "Ascend")], SURGE, 1)
+    assert (planned.mode, planned.new) == (SURGE, "add/1/device0~")
+
+
+def test_a_plan_that_leaves_too_few_workers_is_refused() -> None:
+    with pytest.raises(RollError) as raised:
+        plan_restart([worker("add/1/device0", "Ascend")], None, 1)
+    assert str(raised.value) == (
+        "in-place leaves 0 workers of add/1 while add/1/device0 is replaced, fewer than min_ready "
+        "1: take --mode surge, or a smaller --min-ready"
+    )
+    assert plan_restart([worker("add/1/device0", "Ascend")], None, 0)
+
+
+def test_a_plan_with_a_slot_that_was_given_up_is_refused() -> None:
+    with pytest.raises(RollError, match="slot add/1/device1 is FAILED"):
+        plan_restart(
+            [worker("add/1/device0"), worker("add/1/device1", state=slots.FAILED)], None, 1
+        )
+
+
+def test_a_slot_and_its_twin_take_turns() -> None:
+    assert twin(twin("add/1/device0")) == "add/1/device0"
