@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,41 @@ def test_start_servable_refuses_before_anything_starts(
         distributed.start_servable(**(given | arguments))
     assert str(caught.value) == text
     assert not host.is_running
+
+
+def test_parameters_and_defaults_are_those_of_the_original() -> None:
+    def parameters(function: Any) -> dict[str, Any]:
+        return {
+            name: parameter.default
+            for name, parameter in inspect.signature(function).parameters.items()
+        }
+
+    given = inspect.Parameter.empty
+    assert parameters(distributed.start_servable) == {
+        "servable_directory": given,
+        "servable_name": given,
+        "rank_table_json_file": given,
+        "version_number": 1,
+        "distributed_address": "0.0.0.0:6200",
+        "wait_agents_time_in_seconds": 0,
+    }
+    assert parameters(distributed.startup_agents) == {
+        "distributed_address": given,
+        "model_files": given,
+        "group_config_files": None,
+        "agent_start_port": 7000,
+        "agent_ip": None,
+        "rank_start": None,
+        "dec_key": None,
+        "dec_mode": "AES-GCM",
+    }
+    assert parameters(distributed.declare_servable) == {
+        "rank_size": given,
+        "stage_size": given,
+        "with_batch_dim": True,
+        "without_batch_dim_inputs": None,
+        "enable_pipeline_infer": False,
+    }
 
 
 def files(directory: Path, *names: str) -> list[str]:

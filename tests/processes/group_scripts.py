@@ -19,7 +19,7 @@ from mindspore_serving import server
 from mindspore_serving.server import distributed
 
 distributed.start_servable("{directory}", "{name}", rank_table_json_file="rank_table.json",
-                           version_number=1, distributed_address="127.0.0.1:{port}",
+                           version_number={version}, distributed_address="127.0.0.1:{port}",
                            wait_agents_time_in_seconds={wait_s})
 server.start_grpc_server("127.0.0.1:{grpc}")
 """
@@ -28,7 +28,7 @@ AGENTS = """
 from mindspore_serving.server import distributed
 
 distributed.startup_agents(distributed_address="127.0.0.1:{port}", model_files={files},
-                           agent_start_port={agents_port}, dec_key={dec_key!r})
+                           agent_start_port={agents_port}, dec_key={dec_key!r}, **{more!r})
 """
 
 CONFIG = """
@@ -59,14 +59,21 @@ class GroupScripts:
         self.name = name
         self.ranks = ranks
         self.port, self.grpc_port = free_port(), free_port()
+        self.version = 1
         self.dec_key: bytes | None = None
+        #: More parameters of `startup_agents`.
+        self.more: dict[str, Any] = {}
         self.server: StartScript | None = None
         self.agents: StartScript | None = None
         self._backend = backend
         self._deadline_s = deadline_s
         (self.directory / "agents").mkdir()
-        devices = [{"device_id": str(rank), "rank_id": str(rank)} for rank in range(ranks)]
-        table = {"server_list": [{"server_id": "127.0.0.1", "device": devices}]}
+        self.write_rank_table("127.0.0.1")
+
+    def write_rank_table(self, ip: str) -> None:
+        """All ranks on one machine."""
+        devices = [{"device_id": str(rank), "rank_id": str(rank)} for rank in range(self.ranks)]
+        table = {"server_list": [{"server_id": ip, "device": devices}]}
         (self.directory / "rank_table.json").write_text(json.dumps(table))
 
     def write_servable(self, stages: int = 1, is_pipelined: bool = False) -> None:
@@ -101,6 +108,7 @@ class GroupScripts:
             port=self.port,
             grpc=self.grpc_port,
             wait_s=wait_s,
+            version=self.version,
         )
         self.server = StartScript(self.directory, source, self._backend)
         return self.server
@@ -108,7 +116,11 @@ class GroupScripts:
     def start_agents(self, files: Sequence[str]) -> StartScript:
         """Start the second script."""
         source = AGENTS.format(
-            port=self.port, files=list(files), agents_port=free_port(), dec_key=self.dec_key
+            port=self.port,
+            files=list(files),
+            agents_port=free_port(),
+            dec_key=self.dec_key,
+            more=self.more,
         )
         self.agents = StartScript(self.directory / "agents", source, self._backend)
         return self.agents

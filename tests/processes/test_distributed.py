@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mindbus.bus_client import BusClient
+from mindbus.runtime_client import RefusedError, RuntimeClient
 from mindspore_serving.client import Client
 from tests.processes.group_scripts import (
     AGENTS_LINE,
@@ -139,6 +140,34 @@ def test_a_script_of_agents_that_is_terminated_ends_them_and_the_worker_waits_fo
     with scripts.agents as first:
         assert first.end(signal.SIGTERM) == -signal.SIGTERM
     scripts.start_agents(files).wait_for(AGENTS_LINE, 60)
+    assert values(scripts) == TWICE
+
+
+def test_agents_of_a_machine_that_the_rank_table_calls_otherwise(scripts: GroupScripts) -> None:
+    scripts.write_rank_table("192.0.2.1")  # nobody's: it is kept for documents
+    scripts.version = 0
+    scripts.more = {"agent_ip": "127.0.0.1", "rank_start": 0}
+    scripts.start(scripts.write_scripted_models())
+    assert values(scripts) == TWICE
+    assert scripts.server is not None
+    (line,) = (line for line in scripts.server.lines if "Start servable success" in line)
+    assert line.endswith("version number: 1")
+
+
+def test_a_rank_table_without_this_machine_is_refused(scripts: GroupScripts) -> None:
+    scripts.write_rank_table("192.0.2.1")
+    scripts.start_server()
+    agents = scripts.start_agents(scripts.write_scripted_models())
+    assert agents.process.wait(60) == 1
+    assert "Get local machine ip failed, rank table ips: ['192.0.2.1'], " in agents.errors()
+
+
+def test_a_group_is_not_replaced_as_single_workers_are(scripts: GroupScripts) -> None:
+    scripts.start(scripts.write_scripted_models())
+    (directory,) = scripts.directory.glob("mindbus*")
+    with RuntimeClient(directory) as client, pytest.raises(RefusedError) as caught:
+        client.restart({})
+    assert "worker dist/1/distributed is that of a group of ranks" in str(caught.value)
     assert values(scripts) == TWICE
 
 
