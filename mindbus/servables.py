@@ -60,7 +60,8 @@ def worker_document(
     version: resolved. device: None for extra worker number `extra`. address: of the broker.
     """
     key = launch.dec_key
-    return {
+    group = {} if launch.group is None else {"group": vars(launch.group)}
+    return group | {
         "servable_directory": str(Path(launch.servable_directory).absolute()),
         "servable_name": launch.servable_name,
         "version": version,
@@ -73,7 +74,6 @@ def worker_document(
         "dec_key": None if key is None else base64.b64encode(key).decode(),
         "dec_mode": launch.dec_mode,
         "batch_sizes": None if launch.batch_sizes is None else list(launch.batch_sizes),
-        "group": None if launch.group is None else vars(launch.group),
     }
 
 
