@@ -24,6 +24,7 @@ class Settings:
     heartbeat_interval_ms: int = limits.HEARTBEAT_INTERVAL_MS
     heartbeat_liveness: int = limits.HEARTBEAT_LIVENESS
     service_grace_ms: int = limits.SERVICE_GRACE_MS
+    quarantine_ms: int = limits.QUARANTINE_MS
 
 
 class Admission:

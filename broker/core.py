@@ -12,7 +12,8 @@ Rules
   - A deadline answers on time whether the request waits or runs; the token of a running one comes
     home with the late reply, which is dropped.
   - Version 0 of a servable is an alias: the highest version that has a worker which takes work;
-    if none has, the highest version known.
+    if none has, the highest version known. SHARE splits it between versions. A request for it is
+    bound to a version only as long as that version takes work.
   - A service without device workers keeps its backlog for `service_grace_ns`: workers restart.
   - An extra worker gets only methods that it offers; a device worker gets every method.
 """
@@ -29,6 +30,7 @@ from broker.deadlines import Deadlines
 from broker.dispatcher import Dispatcher
 from broker.invariants import check
 from broker.outbox import Outbox
+from broker.quarantine import Quarantine
 from broker.registration import Registration
 from broker.service import Frame, Request, Service, Worker
 from broker.stats import Counters, describe
@@ -53,6 +55,7 @@ class Core:
         self._clients: dict[Hashable, dict[int, Request]] = {}
         self._deadlines = Deadlines()
         self._dispatcher = Dispatcher(self.outbox)
+        self._quarantine = Quarantine(settings.quarantine_ms)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
         self._others: dict[int, Callable[[Hashable, bytes], None]] = {
             heads.CANCEL: self._receive_cancel,
@@ -96,9 +99,11 @@ class Core:
         if outstanding is not None and request_id in outstanding:
             self.counters.duplicates += 1  # the running one will answer both
             return None
-        service = self.registration.routes.get(heads.service_of(head))
+        service = self.registration.resolve(heads.service_of(head))
         if service is None:
             return self._refuse(client, head, *self._no_service(head))
+        if self._quarantine and self._refuse_poison(client, head, frames, service, now_ns):
+            return None
         refusal = self.admission.refusal(head, frames, service)
         if refusal is not None:
             return self._refuse(client, head, *refusal)
@@ -117,6 +122,24 @@ class Core:
         else:
             self._dispatcher.dispatch(request, worker, now_ns)
         return None
+
+    def _refuse_poison(
+        self,
+        client: Hashable,
+        head: bytes,
+        frames: list[Frame],
+        service: Service,
+        now_ns: int,
+    ) -> bool:
+        wait_ms = self._quarantine.refused_for_ms(service.key, head, frames, now_ns)
+        if not wait_ms:
+            return False
+        message = (
+            f"the same request killed {self.settings.attempts_max} workers of "
+            f"{service.key.decode()} lately; it is refused for {wait_ms} ms more"
+        )
+        self._refuse(client, head, "poison_suspected", message)
+        return True
 
     def _receive_other(self, client: Hashable, head: bytes) -> None:
         """A parcel that is no request: rare, so it may cost more."""
@@ -254,8 +277,29 @@ class Core:
                     f"computed this request (attempts_max {self.settings.attempts_max}; "
                     f"last: {worker.worker_id}, {reason})"
                 )
+                self._quarantine.add(service.key, request.head, request.frames, now_ns)
                 self._fail(request, "worker_lost", message)
         self.serve_backlog(service, now_ns)
+        self.rehome(service, now_ns)
+
+    def rehome(self, service: Service, now_ns: int) -> None:
+        """Nobody of this version takes work any more: requests for version 0 that wait here go to
+        the version that takes them now, if there is one."""
+        if service.takes_work or not service.queued:
+            return
+        alias = heads.service_key(service.servable, 0)
+        target = self.registration.resolve(alias)
+        if target is None or target is service or not target.takes_work:
+            return
+        for lane in service.lanes:
+            for backlog in (lane.suspects, lane.backlog):
+                for request in backlog.take_all():
+                    if heads.service_of(request.head) == alias:
+                        request.service = target
+                        request.lane = target.lane_of(request.head)
+                    is_suspect = backlog is lane.suspects
+                    (request.lane.suspects if is_suspect else request.lane.backlog).add(request)
+        self.serve_backlog(target, now_ns)
 
     def serve_backlog(self, service: Service, now_ns: int) -> None:
         """Give waiting requests to free tokens, as far as they go."""

@@ -4,6 +4,7 @@
     DRAIN       -> READY to DRAINING: its tokens are withdrawn, the broker acknowledges with DRAIN
     DISCONNECT  -> GONE
     LOST        -> GONE, said by the supervisor of a worker that it saw die
+    SHARE       -> requests for version 0 of a servable are shared between versions
     RETIRE      -> a service without device workers is given up at once: the supervisor starts none
     silence     -> GONE, after `heartbeat_liveness` intervals
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from broker import service as states
 from broker.service import Frame, Service, Worker
+from broker.split import Split
 from protocol import control
 from protocol import head as heads
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from broker.core import Core
 
 NS_PER_MS = 1_000_000
+
+#: What the key of a servable's version 0 ends with.
+ALIAS_END = b"/0"
 
 
 class Registration:
@@ -37,6 +42,8 @@ class Registration:
         self.routes: dict[bytes, Service] = {}
         #: service key, version aliases included -> why its last workers were not waited for longer
         self.given_up: dict[bytes, str] = {}
+        #: servable -> how version 0 is shared between its versions, where it is
+        self.splits: dict[str, Split] = {}
         self._by_id: dict[str, Worker] = {}
         self._beat_ns: int | None = None
 
@@ -53,6 +60,8 @@ class Registration:
             self._lost(control.unpack_lost(frames), now_ns)
         elif head.command == heads.RETIRE:
             self._retire(control.unpack_retire(frames), now_ns)
+        elif head.command == heads.SHARE:
+            self._share(control.unpack_share(frames))
         elif worker is None and head.command == heads.DISCONNECT:
             pass  # it is not registered, and this agrees
         elif worker is None:
@@ -61,6 +70,7 @@ class Registration:
         elif head.command == heads.DRAIN:
             self._drain(worker)
             self._core.serve_backlog(worker.service, now_ns)
+            self._core.rehome(worker.service, now_ns)
         elif head.command == heads.DISCONNECT:
             reason = control.unpack_disconnect(frames).reason
             self._core.worker_lost(worker, now_ns, f"it disconnected: {reason}")
@@ -146,7 +156,25 @@ class Registration:
             if not service.has_device_worker:
                 service.give_up_ns = now_ns
 
+    def _share(self, share: control.Share) -> None:
+        weights = {version: weight for version, weight in share.shares if weight}
+        if weights:
+            self.splits[share.servable] = Split(weights)
+        else:
+            self.splits.pop(share.servable, None)
+
     # ------------------------------------------------------------ tables
+
+    def resolve(self, key: bytes) -> Service | None:
+        """The service that a request for this key belongs to now; it may be for version 0."""
+        service = self.routes.get(key)
+        if service is None or not self.splits or not key.endswith(ALIAS_END):
+            return service
+        split = self.splits.get(service.servable)
+        if split is None:
+            return service
+        versions = [s for s in self.services.values() if s.servable == service.servable]
+        return split.pick(versions) or service
 
     def expect(self, key: bytes, now_ns: int) -> None:
         """Know a service before its workers register: its requests wait for them for the grace.
@@ -191,11 +219,7 @@ class Registration:
         if not versions:
             self.routes.pop(alias, None)
             return
-        takes_work = [
-            service
-            for service in versions
-            if any(w.state == states.READY and not w.is_extra for w in service.workers)
-        ]
+        takes_work = [service for service in versions if service.takes_work]
         self.routes[alias] = max(takes_work or versions, key=lambda service: service.version)
 
     # ------------------------------------------------------------ time

@@ -174,6 +174,11 @@ class Service:
         """Whether somebody is here who runs every method."""
         return any(not worker.is_extra for worker in self.workers)
 
+    @property
+    def takes_work(self) -> bool:
+        """Whether somebody is here who runs every method and takes more requests."""
+        return any(w.state == READY and not w.is_extra for w in self.workers)
+
     def lane_of(self, head: bytes) -> Lane:
         """Where a request with this head waits."""
         if self._device_lane is None or heads.method_of(head) in self._extra_methods:

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import zmq
 
 from broker.core import Core
+from broker.unread import UnreadReplies
 from protocol import head as heads
-from protocol import limits
+from protocol import limits, native, status
 from telemetry.log import get_logger
 
 log = get_logger("BROKER")
@@ -26,8 +27,8 @@ log = get_logger("BROKER")
 #: Messages taken from one socket before the others and the outboxes get their turn.
 RECEIVE_PER_TURN_MAX = 256
 
-#: Replies that one client may leave unread before further ones are dropped (and counted).
-CLIENT_REPLIES_MAX = 10_000
+#: Between two looks at who has read what; a client that gets more is looked at anyway.
+SETTLE_INTERVAL_NS = 1_000_000_000
 
 #: `sun_path` of a unix socket less its final zero byte (unix(7)).
 IPC_PATH_BYTES_MAX = 107
@@ -53,13 +54,23 @@ class Switch:
 
     producers_addresses: where clients connect (`ipc://…`, `tcp://host:port`, port 0 = any).
     workers_address: where workers and the supervisor connect.
+    unread_bytes_max: of one client's replies (`limits.UNREAD_BYTES_MAX`).
     Raises: OSError naming the address if it cannot be bound.
     """
 
-    def __init__(self, core: Core, producers_addresses: list[str], workers_address: str) -> None:
+    def __init__(
+        self,
+        core: Core,
+        producers_addresses: list[str],
+        workers_address: str,
+        unread_bytes_max: int = limits.UNREAD_BYTES_MAX,
+    ) -> None:
         self.core = core
+        self.unread = UnreadReplies(unread_bytes_max)
+        self._unread_bytes_max = unread_bytes_max
+        self._settle_ns = 0
         self._context = zmq.Context()
-        self.producers = self._router(CLIENT_REPLIES_MAX)
+        self.producers = self._router(limits.UNREAD_MESSAGES_MAX)
         self.workers = self._router(0)
         try:
             self.producers_addresses = [_bind(self.producers, a) for a in producers_addresses]
@@ -88,6 +99,9 @@ class Switch:
         more |= self._receive(self.producers, self._receive_from_client, now_ns)
         self.core.handle_timer(time.monotonic_ns())
         self.flush()
+        if self.unread and now_ns >= self._settle_ns:
+            self._settle_ns = now_ns + SETTLE_INTERVAL_NS
+            self.unread.settle()
         return more
 
     def poll_timeout_ms(self) -> int | None:
@@ -164,10 +178,15 @@ class Switch:
     def _send_to_client(
         self, client: Hashable, envelope: tuple[bytes, ...], parts: list[Any]
     ) -> None:
+        size = sum(map(len, parts))
         try:
-            self.producers.send_multipart(
-                [*envelope, *parts], zmq.NOBLOCK, copy=not isinstance(parts[-1], zmq.Frame)
-            )
+            if size < limits.TENSOR_INLINE_BYTES_MAX:
+                self.producers.send_multipart([*envelope, *parts], zmq.NOBLOCK)
+            elif self.unread.has_room(envelope[0], size):
+                self._send_watched(envelope, parts, size)
+            else:
+                self.core.counters.replies_dropped += 1
+                self._send_failures(envelope, parts)
         except zmq.Again:
             self.core.counters.replies_dropped += 1
         except zmq.ZMQError as error:
@@ -175,6 +194,25 @@ class Switch:
                 raise
             self.core.counters.clients_gone += 1
             self.core.client_lost(client)
+
+    def _send_watched(self, envelope: tuple[bytes, ...], parts: list[Any], size: int) -> None:
+        # ZeroMQ frees the frames of a message in their order, so the last one tells of all.
+        last = parts[-1].buffer if isinstance(parts[-1], zmq.Frame) else parts[-1]
+        watched = zmq.Frame(last, track=True, copy=False, copy_threshold=0)
+        departure = watched.tracker
+        assert departure is not None
+        message = [*envelope, *parts[:-1], watched]
+        self.producers.send_multipart(message, zmq.NOBLOCK, copy=False)
+        self.unread.add(envelope[0], size, departure)
+
+    def _send_failures(self, envelope: tuple[bytes, ...], parts: list[Any]) -> None:
+        text = (
+            f"the reply is dropped: this client leaves {self.unread.bytes_of(envelope[0])} B of "
+            f"replies unread, unread_bytes_max is {self._unread_bytes_max}"
+        )
+        failures = _failures(parts, "unread_bytes_full", text)
+        if failures:
+            self.producers.send_multipart([*envelope, *failures], zmq.NOBLOCK)
 
     def _send_to_worker(self, routing_id: bytes, parts: list[Any]) -> None:
         try:
@@ -192,6 +230,21 @@ class Switch:
     def close(self) -> None:
         """Close both sockets and the context; nothing is flushed any more."""
         self._context.destroy(linger=0)
+
+
+def _failures(parts: list[Any], reason: str, text: str) -> list[Any]:
+    """A failure in the place of each reply of a message. What is no reply is left out."""
+    frames = native.encode_failure(None, reason, text)
+    code = status.REASONS[reason].grpc
+    failures: list[Any] = []
+    for packed, _ in heads.split_parcels(parts):
+        head = heads.unpack(packed)
+        if head.command == heads.REPLY:
+            failed = heads.Head(
+                heads.REPLY, status=code, request_id=head.request_id, body_frames=len(frames)
+            )
+            failures += [heads.pack(failed), *frames]
+    return failures
 
 
 def _bind(socket: zmq.Socket[bytes], address: str) -> str:

@@ -21,6 +21,9 @@ from protocol.errors import RequestError
 
 PREDICT = "/mindspore.serving.proto.MSService/Predict"
 
+#: Statuses of refused calls; others are INVALID_ARGUMENT.
+_CODES = {"unread_bytes_full": grpc.StatusCode.RESOURCE_EXHAUSTED}
+
 #: Trailing metadata of a refused call: the name of its reason (`protocol.status.REASONS`).
 REASON_KEY = "mindbus-reason"
 
@@ -35,8 +38,9 @@ class PredictHandler(Protocol):
 class GrpcDoor:
     """An open gRPC port (or unix socket). Make it with `open`, on the loop that serves it."""
 
-    def __init__(self, server: grpc.aio.Server, address: str) -> None:
+    def __init__(self, server: grpc.aio.Server, service: _Service, address: str) -> None:
         self._server = server
+        self._service = service
         #: where it listens, with the real port
         self.address = address
 
@@ -49,11 +53,13 @@ class GrpcDoor:
         tls: TlsSettings | None = None,
         *,
         reuse_port: bool = False,
+        unread_bytes_max: int = limits.UNREAD_BYTES_MAX,
     ) -> GrpcDoor:
         """Listen at `ip:port`, `host:port` or `unix:path`; port 0 stands for any free one.
 
         max_msg_mb_size: MiB (1 to 512) that a message may have, received or sent.
         reuse_port: share the port with other gateways of this server (SO_REUSEPORT).
+        unread_bytes_max: of the replies that one connection has not taken yet.
         Raises: DoorError with MindSpore Serving's texts; also if a TLS file cannot be read.
         """
         assert limits.MESSAGE_MB_MIN <= max_msg_mb_size <= limits.MESSAGE_MB_MAX, max_msg_mb_size
@@ -68,9 +74,11 @@ class GrpcDoor:
                 ("grpc.so_reuseport", int(reuse_port)),
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_send_message_length", message_bytes_max),
+                ("grpc.max_concurrent_streams", limits.CONNECTION_CALLS_MAX),
             ]
         )
-        server.add_generic_rpc_handlers((_Service(handler),))
+        service = _Service(handler, unread_bytes_max)
+        server.add_generic_rpc_handlers((service,))
         try:
             if credentials is None:
                 port = server.add_insecure_port(str(where))
@@ -85,7 +93,11 @@ class GrpcDoor:
                 f"address {address}"
             )
         await server.start()
-        return cls(server, _bound(where, port))
+        return cls(server, service, _bound(where, port))
+
+    def unread_bytes(self) -> int:
+        """Bytes of replies that clients have not taken yet."""
+        return sum(self._service.unread_bytes.values())
 
     async def close(self, grace_s: float) -> None:
         """Take no new calls, let running ones finish for `grace_s` seconds, then cancel them."""
@@ -95,8 +107,11 @@ class GrpcDoor:
 class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The one RPC of the door; every other name is answered UNIMPLEMENTED by grpcio."""
 
-    def __init__(self, handler: PredictHandler) -> None:
+    def __init__(self, handler: PredictHandler, unread_bytes_max: int) -> None:
         self._handler = handler
+        self._unread_bytes_max = unread_bytes_max
+        #: by the peer's address; all clients of a unix socket have one
+        self.unread_bytes: dict[str, int] = {}
         self._predict_method = grpc.unary_unary_rpc_method_handler(self._predict)
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -108,12 +123,36 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         # A deadline that is nearly over still is one: 0 would mean that there is none.
         budget_ms = None if remaining_s is None else max(1, int(remaining_s * 1000))
         try:
-            return await self._handler.predict(body, budget_ms)
+            reply = await self._handler.predict(body, budget_ms)
+            self._note_reply(context, len(reply))
         except RequestError as error:
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, error.message, ((REASON_KEY, error.reason),)
-            )
+            code = _CODES.get(error.reason, grpc.StatusCode.INVALID_ARGUMENT)
+            await context.abort(code, error.message, ((REASON_KEY, error.reason),))
             raise AssertionError("abort returned") from None
+        return reply
+
+    def _note_reply(self, context: grpc.aio.ServicerContext[Any, Any], size: int) -> None:
+        """Count a reply until it has left: grpcio holds what a connection does not take.
+
+        Raises: RequestError (unread_bytes_full).
+        """
+        peer = context.peer()
+        unread = self.unread_bytes.get(peer, 0)
+        if unread and unread + size > self._unread_bytes_max:
+            raise RequestError(
+                "unread_bytes_full",
+                f"the reply is dropped: this client leaves {unread} B of replies unread, "
+                f"unread_bytes_max is {self._unread_bytes_max}",
+            )
+        self.unread_bytes[peer] = unread + size
+        context.add_done_callback(lambda _: self._forget_reply(peer, size))
+
+    def _forget_reply(self, peer: str, size: int) -> None:
+        unread = self.unread_bytes.get(peer, 0) - size
+        if unread:
+            self.unread_bytes[peer] = unread
+        else:
+            self.unread_bytes.pop(peer, None)
 
 
 def _bound(where: TcpAddress | UnixAddress, port: int) -> str:

@@ -4,6 +4,8 @@ What is added to `HttpToolsProtocol` (written against uvicorn 0.54):
 - the request target as the client sent it, which the URL grammar of MindSpore Serving wants;
 - a limit on bytes that bring a request no further (heads, trailers, chunk extensions), for the
   parser has none; a time limit on a head, and on silence within a body;
+- a client that takes nothing of its reply for as long is given up: a connection holds one reply
+  that is being sent and computes at most one more, but it would hold them for ever;
 - verbs that the parser does not know are answered 501, as libevent's server does;
 - an offer to change the protocol (`Upgrade: h2c`, which Java's client makes with every request) is
   declined by leaving it unread; the parser alone would drop the body of such a request;
@@ -32,8 +34,8 @@ class Patience:
     """How long a client is waited for.
 
     head_s: from the first byte of a request to the end of its head, against clients that send a
-    byte now and then. idle_s: silence within a body, and between requests; MindSpore Serving's
-    RESTful server closes a connection after 100 s.
+    byte now and then. idle_s: silence within a body, between requests, and while a client takes
+    nothing of a reply; MindSpore Serving's RESTful server closes a connection after 100 s.
     """
 
     head_s: float = 10.0
@@ -58,6 +60,9 @@ class HttpConnection(HttpToolsProtocol):
         self._stagnant_bytes = 0
         #: runs while a request is incomplete
         self._waiting: asyncio.TimerHandle | None = None
+        #: runs while more of a reply is unsent than the transport likes to hold
+        self._stalled: asyncio.TimerHandle | None = None
+        self._unsent_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; one that never says anything is treated as one that is idle."""
@@ -71,6 +76,7 @@ class HttpConnection(HttpToolsProtocol):
         self.is_abandoned = True
         self._unset_keepalive_if_required()
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
         if self.handler_task is not None:
             self.handler_task.cancel()
@@ -82,6 +88,34 @@ class HttpConnection(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.disconnected = True
         self.transport.abort()
+
+    # ------------------------------------------------------------ bytes out
+
+    def pause_writing(self) -> None:
+        """The client takes its reply more slowly than it is written; see that it goes on."""
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """Most of the reply has left."""
+        super().resume_writing()
+        self._stop_watching()
+
+    def _watch_writing(self) -> None:
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(self._patience.idle_s, self._check_writing)
+
+    def _check_writing(self) -> None:
+        self._stalled = None
+        if self.transport.get_write_buffer_size() == self._unsent_bytes:
+            self.abandon()
+        else:
+            self._watch_writing()
+
+    def _stop_watching(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     # ------------------------------------------------------------ bytes in
 

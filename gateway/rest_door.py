@@ -86,6 +86,10 @@ class RestDoor:
             await self._server.on_tick(0)
             await asyncio.sleep(1)
 
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._server.server_state.connections)
+
     async def close(self, grace_s: float) -> None:
         """Take no new connections, let running requests finish for `grace_s` seconds, then drop."""
         state: Any = self._server.server_state

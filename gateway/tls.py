@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+
+from telemetry.log import get_logger
+
+log = get_logger("GATEWAY")
+
+#: At most one line about failed handshakes of a door in this time.
+FAILURE_LOG_INTERVAL_NS = 1_000_000_000
 
 #: What MindSpore Serving's RESTful door offers under TLS 1.2. Its PSK cipher is left out: nobody
 #: can set a pre-shared key. TLS 1.3 keeps the library's own list.
@@ -72,19 +80,14 @@ def rest_context(tls: TlsSettings) -> ssl.SSLContext:
     """The TLS context of the RESTful door: TLS 1.2 or later.
 
     Client certificates are verified against `custom_ca` only. MindSpore Serving adds the system's
-    roots, so that a certificate of any public authority would open a door meant for a few.
+    roots, so that a certificate of any public authority would open a door meant for a few. It also
+    allows one curve only, prime256v1; here it is one of those that the library allows.
     Raises: TlsError.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(REST_CIPHERS)
-    if not _has_certificates(tls.certificate):
-        raise TlsError(f"Serving Error: load certificate_chain from {tls.certificate} failed")
-    try:
-        # An encrypted key would ask for its password at the terminal: an empty one fails instead.
-        context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: "")
-    except (OSError, ValueError):
-        raise TlsError(f"Serving Error: load private_key from {tls.private_key} failed") from None
+    context.sslobject_class = _handshake_class()
     if tls.verify_client:
         assert tls.custom_ca is not None
         try:
@@ -94,7 +97,49 @@ def rest_context(tls: TlsSettings) -> ssl.SSLContext:
                 f"Serving Error: load root certificate from {tls.custom_ca} failed"
             ) from None
         context.verify_mode = ssl.CERT_REQUIRED
+    if not _has_certificates(tls.certificate):
+        raise TlsError(f"Serving Error: load certificate_chain from {tls.certificate} failed")
+    try:
+        # An encrypted key would ask for its password at the terminal: an empty one fails instead.
+        context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        if isinstance(error, ssl.SSLError) and error.reason == "NO_CERTIFICATE_ASSIGNED":
+            # The key is of another kind than the certificate's; another key of its kind is
+            # refused already when it is loaded.
+            text = f"private_key is not consistent with certificate {tls.certificate}"
+        else:
+            text = f"load private_key from {tls.private_key} failed"
+        raise TlsError(f"Serving Error: {text}") from None
     return context
+
+
+def _handshake_class() -> type[ssl.SSLObject]:
+    """What a connection of one door is handshaken with: failures are said in the log.
+
+    A client that speaks plain HTTP, trusts another authority or has no certificate is told little
+    or nothing by TLS, and the event loop says nothing at all.
+    """
+    failures = 0
+    due_ns = 0
+
+    class Handshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            """Go on as far as what has come allows; the event loop calls it again."""
+            nonlocal failures, due_ns
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                failures += 1
+                now_ns = time.monotonic_ns()
+                if now_ns >= due_ns:
+                    log.warning("TLS handshake failed", reason=str(error), failures=failures)
+                    failures = 0
+                    due_ns = now_ns + FAILURE_LOG_INTERVAL_NS
+                raise
+
+    return Handshake
 
 
 def _has_certificates(path: str) -> bool:

@@ -56,7 +56,7 @@ class NotFound(BusError):
 
 
 class Overloaded(BusError):
-    """The server holds as many requests, or bytes, as it will."""
+    """The server holds as many requests, bytes, or replies that nobody reads, as it will."""
 
 
 class BodyTooLarge(BusError):
@@ -86,10 +86,12 @@ CLASS_OF_REASON: dict[str, type[BusError]] = {
     "broker_lost": Unavailable,
     "queue_full": Overloaded,
     "queue_bytes_full": Overloaded,
+    "unread_bytes_full": Overloaded,
     "body_too_large": BodyTooLarge,
     "deadline_exceeded": DeadlineExceeded,
     "cancelled": Cancelled,
     "worker_lost": Internal,
+    "poison_suspected": Internal,
     "malformed": InvalidInputs,
     "unsupported": InvalidInputs,
     "unknown_method": NotFound,

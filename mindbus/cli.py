@@ -1,4 +1,4 @@
-"""The command line: serve, status, stop, restart, drain, kill, reset, infer, version."""
+"""The command line: `mindbus serve`, `status`, `restart`, `reload`, … (see `_parser`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from workers.supervisor.child import CODE_ROOT
 
 if TYPE_CHECKING:
     from mindbus.servables import ServableLaunch
-    from mindbus.server import ServerSettings
+    from mindbus.server import ServerSettings, Tls
 
 EXIT_OK = 0
 EXIT_ERROR = 1
@@ -102,7 +102,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mindbus import infer_command, restart_command
+    from mindbus import infer_command, roll_commands
 
     parser = argparse.ArgumentParser(
         prog="mindbus", description="Serves MindSpore models over gRPC, REST and ZeroMQ."
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"time to finish running requests (default: {GRACE_MS_DEFAULT})",
     )
     stop.set_defaults(run=_stop, parser=stop)
-    restart_command.add_parser(commands)
+    roll_commands.add_parsers(commands)
     for name, (text, more) in SLOT_COMMAND_TEXTS.items():
         command = commands.add_parser(name, help=text, description=f"{text.capitalize()}. {more}")
         command.add_argument("slot", metavar="SLOT", help="as `mindbus status` shows it")
@@ -177,9 +177,9 @@ def _announce(line: str) -> None:
 
 def _serve(flags: argparse.Namespace) -> int:
     # Here and not above: `status` and `stop` need none of it and shall answer at once.
+    from mindbus.mindspore_check import warn_of_version
     from mindbus.server import Server, StartError
     from mindbus.status_table import ready_line
-    from mindbus.version_check import warn_of_version
     from telemetry.log import configure
 
     configure("mindbus")
@@ -190,11 +190,11 @@ def _serve(flags: argparse.Namespace) -> int:
         launches = _launches(config)
         if config.backend == "mindspore":
             warn_of_version()
-        size = config.max_msg_mb_size
-        with _hint("--grpc-address" if config.grpc_unix_address else "--grpc-port"):
-            server.open_grpc(config.grpc_address, size)
-        with _hint("--rest-port"):
-            server.open_rest(config.rest_address, size)
+        size, tls = config.max_msg_mb_size, _tls(config)
+        with _hint("--grpc-address" if config.grpc_unix_address else "--grpc-port", tls):
+            server.open_grpc(config.grpc_address, size, tls)
+        with _hint("--rest-port", None):
+            server.open_rest(config.rest_address, size, tls)
         server.start_servables(launches)
         _announce(ready_line(server.status()))
     except StartError as error:
@@ -211,17 +211,21 @@ def _serve(flags: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _hint(option: str) -> Iterator[None]:
-    """Say with MindSpore Serving's text for a door that cannot be opened what to try."""
+def _hint(option: str, tls: Tls | None) -> Iterator[None]:
+    """Say with MindSpore Serving's text for a door that cannot be opened what to try.
+
+    tls: given if the text is the same for files of TLS that cannot be used.
+    """
     from mindbus.server import StartError
 
     try:
         yield
     except StartError as error:
-        if not str(error).startswith("Serving Error: "):
+        if "start failed" not in str(error):
             raise
+        files = "" if tls is None else "; or a TLS file that cannot be used?"
         raise StartError(
-            f"{error} (in use, or not an address of this machine? see --host and {option})"
+            f"{error} (in use, or not an address of this machine? see --host and {option}{files})"
         ) from None
 
 
@@ -239,14 +243,33 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         grace_ms=config.grace_ms,
         restarts=RestartLimits(drain_limit_ms=config.grace_ms),
         hang=HangLimits(hang_ms=config.hang_ms),
+        worker_log_directory=config.worker_log_directory,
+    )
+
+
+def _tls(config: ServeConfig) -> Tls | None:
+    from mindbus.server import Tls
+
+    if config.tls_certificate is None:
+        return None
+    ca = config.tls_client_ca
+    return Tls(
+        str(config.tls_certificate),
+        str(config.tls_private_key),
+        None if ca is None else str(ca),
+        ca is not None,
     )
 
 
 def _launches(config: ServeConfig) -> list[ServableLaunch]:
     """One launch per servable. Raises StartError, ConfigError."""
     from mindbus.servables import ServableLaunch, check_servable, discover_servables
+    from workers.prctl import keep_memory_private
 
-    dec_key = None if config.dec_key_file is None else read_dec_key(config.dec_key_file)
+    dec_key = None
+    if config.dec_key_file is not None:
+        keep_memory_private()
+        dec_key = read_dec_key(config.dec_key_file)
     choices = config.servables or tuple(
         ServableChoice(name) for name in discover_servables(config.servable_directory)
     )

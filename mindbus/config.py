@@ -70,6 +70,10 @@ class ServeConfig:
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
     hang_ms: int = limits.BUDGET_MS_DEFAULT
+    worker_log_directory: Path | None = None
+    tls_certificate: Path | None = None
+    tls_private_key: Path | None = None
+    tls_client_ca: Path | None = None
     dec_key_file: Path | None = None
     dec_mode: str = "AES-GCM"
 
@@ -271,6 +275,17 @@ SETTINGS = (
         "a worker in which one stage or batch runs this long is killed and replaced; 0: never "
         f"(default: {limits.BUDGET_MS_DEFAULT})",
     ),
+    Setting(
+        "worker_log_directory",
+        "DIR",
+        _path,
+        "a file for each worker's output (default: the terminal of the server)",
+    ),
+    Setting("tls_certificate", "FILE", _path, "PEM chain of both doors, which then speak TLS only"),
+    Setting("tls_private_key", "FILE", _path, "PEM key of the chain's first certificate"),
+    Setting(
+        "tls_client_ca", "FILE", _path, "demand client certificates that this PEM file has signed"
+    ),
     Setting("dec_key_file", "FILE", _path, "file with the key of encrypted models, 16, 24 or 32 B"),
     Setting(
         "dec_mode",
@@ -320,12 +335,20 @@ def read_config(
     values.setdefault("servable_directory", Path.cwd())
     values.setdefault("run_directory", read_run_directory(flags, environment, user_id))
     config = ServeConfig(**values)
+    _check_tls(config)
     if config.gateways > 1 and config.mode != STANDALONE:
         raise ConfigError(
             f"--gateways {config.gateways} needs --mode {STANDALONE}: "
             f"in mode {config.mode} the broker is inside the one gateway"
         )
     return config
+
+
+def _check_tls(config: ServeConfig) -> None:
+    if (config.tls_certificate is None) != (config.tls_private_key is None):
+        raise ConfigError("--tls-certificate and --tls-private-key go together, one is missing")
+    if config.tls_client_ca is not None and config.tls_certificate is None:
+        raise ConfigError("--tls-client-ca needs --tls-certificate and --tls-private-key")
 
 
 def read_run_directory(

@@ -78,13 +78,13 @@ class RuntimeClient:
         self._socket.settimeout(grace_ms / 1_000 + ANSWER_TIMEOUT_S)
         return int(self._next_line()["exit_code"])
 
-    def restart(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Begin a rolling restart; returns the plan, a map per worker. `status` tells the rest.
+    def roll(self, command: str, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Begin a roll; returns the plan, a map per worker. `status` tells the rest.
 
-        request: see `workers.supervisor.roll.RestartRequest`.
+        command: "restart" or "reload". request: see `workers.supervisor.roll.RollRequest`.
         Raises: RefusedError; NotRunningError.
         """
-        plan = self._ask({"command": "restart", **request})["plan"]
+        plan = self._ask({**request, "command": command})["plan"]
         assert isinstance(plan, list)
         return plan
 

@@ -10,14 +10,18 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 from mindbus.config import EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
+from mindbus.mindspore_check import library_environment
 from mindbus.servables import ServableLaunch, check_servable, worker_document, worker_slot
 from protocol import limits
 from telemetry.log import get_logger
+from workers.backends.mindspore_discovery import ASCEND_ROOT
+from workers.prctl import keep_memory_private
 from workers.supervisor.child import CONTROL_FD, REPORT_FD, ChildSpec, python_command
 from workers.supervisor.door_table import DOOR_NAMES, GRPC, REST, Door
 from workers.supervisor.hang_policy import HangLimits
@@ -33,6 +37,7 @@ from workers.supervisor.run_directory import (
 from workers.supervisor.start_error import StartError
 from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
 from workers.supervisor.supervisor import Supervisor
+from workers.supervisor.worker_log import log_file_name
 
 __all__ = ["ServableLaunch", "Server", "ServerSettings", "StartError", "Tls"]
 
@@ -66,7 +71,13 @@ def _own_run_directory() -> Path:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What holds for a server as a whole. producers_addresses: beside the run directory's own."""
+    """What holds for a server as a whole.
+
+    producers_addresses: beside the run directory's own. worker_log_directory: a file for each
+    worker's standard output and error; a relative path begins where the process is when it starts
+    its servables; None = workers write where this process writes. ascend_root: where CANN is looked
+    for.
+    """
 
     run_directory: Path = field(default_factory=_own_run_directory)
     mode: str = EMBEDDED
@@ -75,6 +86,8 @@ class ServerSettings:
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
+    worker_log_directory: Path | None = None
+    ascend_root: Path = ASCEND_ROOT
     commands: Commands = field(default_factory=Commands)
     hang: HangLimits = field(default_factory=HangLimits)
 
@@ -111,6 +124,9 @@ class Server:
         """
         if not launches:
             raise StartError("no servable to start")
+        if any(launch.dec_key is not None for launch in launches):
+            # It stays here, for workers that take another's place.
+            keep_memory_private()
         for launch in launches:
             check_servable(launch)
         specs = [spec for launch in launches for spec in self._worker_specs(launch)]
@@ -299,6 +315,11 @@ class Server:
             ),
         ]
 
+    @cached_property
+    def _libraries(self) -> dict[str, str]:
+        """What MindSpore's workers need in their environment; found once."""
+        return library_environment(os.environ, self.settings.ascend_root)
+
     def _worker_specs(self, launch: ServableLaunch) -> list[ChildSpec]:
         """The workers that load the models of a launch."""
         if launch.device_ids:
@@ -345,18 +366,26 @@ class Server:
                 "producers_address": ipc_address(run_directory, PRODUCERS),
                 "dec_key": None,
             }
+        directory = self.settings.worker_log_directory
+        process = document["worker_id"].rpartition("/")[2]
+        log_version = version if launch.group is None else None  # as MindSpore Serving names it
+        log_name = log_file_name(launch.servable_name, process, log_version)
+        environment = dict(self._libraries) if launch.backend == "mindspore" else {}
+        if device is not None:
+            environment["SERVING_DEVICE_ID"] = str(device)
         return ChildSpec(
             document["worker_id"],
             WORKER,
             self.settings.commands.worker,
             document,
             REPORT_FD,
-            {} if device is None else {"SERVING_DEVICE_ID": str(device)},
+            environment,
             servable=launch.servable_name,
             version=version,
             device=device,
             extra=extra,
             needs_devices=models is not None,
             has_page=True,
+            log_file=None if directory is None else directory.absolute() / log_name,
             is_distributed=launch.group is not None,
         )

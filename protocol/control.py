@@ -7,7 +7,7 @@ one of a wrong type raises RemoteProtocolError that names it. Byte table: docs/P
 
     worker -> broker       READY, HEARTBEAT, DRAIN, DISCONNECT
     broker -> worker       WELCOME, HEARTBEAT, DRAIN, DISCONNECT
-    supervisor -> broker   LOST, RETIRE
+    supervisor -> broker   LOST, RETIRE, SHARE
 """
 
 from __future__ import annotations
@@ -100,7 +100,17 @@ class Retire(NamedTuple):
     reason: str
 
 
-Control = Ready | Welcome | Heartbeat | Drain | Disconnect | Lost | Retire
+class Share(NamedTuple):
+    """The supervisor splits requests for version 0 of a servable between versions.
+
+    shares: (version, weight); without weights above 0, version 0 is the highest one again.
+    """
+
+    servable: str
+    shares: tuple[tuple[int, int], ...]
+
+
+Control = Ready | Welcome | Heartbeat | Drain | Disconnect | Lost | Retire | Share
 
 COMMAND_OF = {
     Ready: head.READY,
@@ -110,6 +120,7 @@ COMMAND_OF = {
     Disconnect: head.DISCONNECT,
     Lost: head.LOST,
     Retire: head.RETIRE,
+    Share: head.SHARE,
 }
 
 
@@ -182,6 +193,23 @@ def unpack_retire(frames: Sequence[Buffer]) -> Retire:
     """Read a RETIRE. Raises RemoteProtocolError."""
     body = _body(frames)
     return Retire(_text(body, "service"), _text(body, "reason"))
+
+
+def unpack_share(frames: Sequence[Buffer]) -> Share:
+    """Read a SHARE. Raises RemoteProtocolError."""
+    body = _body(frames)
+    shares = _field(body, "shares")
+    if not isinstance(shares, list) or not all(map(_is_share, shares)):
+        raise RemoteProtocolError("key 'shares' is not a list of [version, weight]")
+    return Share(_text(body, "servable"), tuple((version, weight) for version, weight in shares))
+
+
+def _is_share(item: Any) -> bool:
+    return (
+        isinstance(item, list)
+        and len(item) == 2
+        and all(type(number) is int and number >= 0 for number in item)
+    )
 
 
 def unpack_lost(frames: Sequence[Buffer]) -> Lost:

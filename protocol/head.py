@@ -27,6 +27,7 @@ CANCEL = 8
 LOST = 9
 STATS = 10
 RETIRE = 11
+SHARE = 12
 
 COMMANDS = {
     READY: "READY",
@@ -40,6 +41,7 @@ COMMANDS = {
     LOST: "LOST",
     STATS: "STATS",
     RETIRE: "RETIRE",
+    SHARE: "SHARE",
 }
 
 #: The sender takes several replies in one message; without it each reply is a message.

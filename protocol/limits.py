@@ -43,6 +43,17 @@ CALLS_RESERVE = 1_024
 #: Body bytes held by the broker for queued and running requests together.
 REQUEST_BYTES_MAX_DEFAULT = 4 * 1024 * MIB
 
+#: Bytes of replies that one client may leave unread: of the broker, or of the gRPC door, where a
+#: connection is a client. Further replies become failures (`unread_bytes_full`) until it reads.
+UNREAD_BYTES_MAX = 1024 * MIB
+
+#: Messages with replies, each of less than `TENSOR_INLINE_BYTES_MAX`, that a client of the broker
+#: may leave unread besides; further ones are dropped and counted.
+UNREAD_MESSAGES_MAX = 10_000
+
+#: Calls that one gRPC connection may have open at once; a client library lets further ones wait.
+CONNECTION_CALLS_MAX = 2 * REQUESTS_MAX_DEFAULT
+
 #: A request that names no budget gets this one, so that nothing waits for ever.
 BUDGET_MS_DEFAULT = 300_000
 
@@ -51,6 +62,12 @@ BUDGET_MS_MAX = 86_400_000
 
 #: Executions of one request: a request whose worker died is sent once more, then it fails.
 ATTEMPTS_MAX = 2
+
+#: How long a request that killed its workers is refused when it comes again.
+QUARANTINE_MS = 60_000
+
+#: Requests that are refused so at once; the oldest are forgotten for others.
+QUARANTINED_MAX = 1_024
 
 #: Requests that one worker may hold at once, whatever it announces in READY.
 CREDIT_MAX = 1024

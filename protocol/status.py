@@ -72,12 +72,18 @@ REASONS = {
     "body_too_large": Reason(
         RESOURCE_EXHAUSTED, 413, MS_INVALID_INPUTS, False, "one body is over the limit"
     ),
+    "unread_bytes_full": Reason(
+        RESOURCE_EXHAUSTED, 429, MS_FAILED, True, "the client leaves too many replies unread"
+    ),
     "deadline_exceeded": Reason(
         DEADLINE_EXCEEDED, 504, MS_FAILED, False, "the budget ran out, queued or running"
     ),
     "cancelled": Reason(CANCELLED, 499, MS_FAILED, False, "the client cancelled"),
     "worker_lost": Reason(
         INTERNAL, 500, MS_WORKER_UNAVAILABLE, False, "as many workers died of it as it had attempts"
+    ),
+    "poison_suspected": Reason(
+        INTERNAL, 500, MS_WORKER_UNAVAILABLE, False, "the same bytes killed their workers lately"
     ),
     "malformed": Reason(
         INVALID_ARGUMENT, 400, MS_INVALID_INPUTS, False, "bytes that break the protocol"

@@ -8,6 +8,7 @@ while the main thread is inside of a long computation. Exit codes: 0 drained, 3 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from workers.orphan import die_with_parent, take_group_along
+from workers.prctl import keep_memory_private
 from workers.supervisor.child import REPORT_FD
 from workers.supervisor.json_lines import encode_line
 
@@ -124,6 +126,8 @@ def _bound_exit(code: int) -> None:
 def main() -> int:
     """Run the worker that stdin describes. Returns its exit code."""
     document = json.load(sys.stdin)
+    if document.get("dec_key") is not None:
+        keep_memory_private()
     die_with_parent(int(document["parent_pid"]))
     take_group_along()
     stop = threading.Event()
@@ -135,6 +139,9 @@ def main() -> int:
     from workers.progress_page import page_from_environment
 
     configure("worker")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What user code prints shall be in a log file when the process is killed.
+        sys.stdout.reconfigure(line_buffering=True)
     page = page_from_environment()
     code = run_worker(document, stop, Reporter(document), signals, page=page)
     _bound_exit(code)

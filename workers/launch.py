@@ -145,12 +145,12 @@ def _optional_number(document: Mapping[str, Any], key: str) -> int | None:
 
 def decode_key(document: Mapping[str, Any]) -> bytes | None:
     """The key of encrypted models in a document for stdin, or None. Raises LaunchError."""
-    value = _optional_text(document, "dec_key")
+    value = document.get("dec_key")
     if value is None:
         return None
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error:
+    except (binascii.Error, TypeError, ValueError):  # never with the value, as the others do
         raise LaunchError("key 'dec_key' of the launch document is not base64") from None
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import signal
 import termios
 
-#: <linux/prctl.h>
-PR_SET_PDEATHSIG = 1
+from workers.prctl import PR_SET_PDEATHSIG, prctl
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -22,10 +20,7 @@ def die_with_parent(parent_pid: int) -> None:
     parent_pid: the parent as it names itself; it must have started this process directly.
     Raises: OSError if the kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl(PR_SET_PDEATHSIG): {os.strerror(number)}")
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(0)
 

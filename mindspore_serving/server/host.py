@@ -20,6 +20,9 @@ from workers.supervisor.start_error import StartError
 
 RUN_DIRECTORY = "MINDBUS_RUN_DIRECTORY"
 
+#: Below the directory in which the script runs, as with MindSpore Serving.
+WORKER_LOG_DIRECTORY = Path("serving_logs")
+
 #: What a second `start_…` of the same kind is told.
 _RUNNING = {
     "grpc": "Serving Error: Serving gRPC server is already running",
@@ -195,7 +198,13 @@ def run_directory(number: int) -> Path:
 
 
 def _make_process_server(directory: Path, requests_max: int) -> RunningServer:
-    return Server(ServerSettings(run_directory=directory, requests_max=requests_max))
+    return Server(
+        ServerSettings(
+            run_directory=directory,
+            requests_max=requests_max,
+            worker_log_directory=WORKER_LOG_DIRECTORY,
+        )
+    )
 
 
 #: The server that the functions of `mindspore_serving.server` act on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mindbus.servables import ServableLaunch, check_servable
 from mindspore_serving.server.devices import may_share_devices
@@ -26,7 +26,7 @@ class Deployment:
     device_type: str
     device_ids: tuple[int, ...]
     num_parallel_workers: int
-    dec_key: bytes | None
+    dec_key: bytes | None = field(repr=False)
     dec_mode: str
     is_unversioned: bool = False
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from mindbus.mindspore_check import warn_of_version
 from mindbus.servables import ServableLaunch
-from mindbus.version_check import warn_of_version
 from mindspore_serving.server.devices import TARGETS, available_device_types
 from mindspore_serving.server.host import host
 from mindspore_serving.server.merging import Deployment, as_configs, merge_configs
@@ -16,6 +16,12 @@ from telemetry.log import get_logger
 
 log = get_logger("SERVING")
 
+#: Said for `enable_lite=True`. PyPI has `mindspore-lite` for Python 3.7 only (2.0.0).
+NO_LITE_TEXT = (
+    "enable_lite has no effect: MindSpore Lite is not supported. Current inference backend: "
+    "MindSpore. It runs MindIR models, on the same devices; MindIR_Lite models are refused"
+)
+
 
 def start_servables(
     servable_configs: ServableStartConfig | Sequence[ServableStartConfig],
@@ -24,12 +30,13 @@ def start_servables(
     """Start the workers of one or more servables; return when all of them serve.
 
     The script may end afterwards: the server runs until `stop`, SIGTERM or SIGINT.
-    enable_lite: taken for compatibility; MindSpore runs the models either way.
+    enable_lite: taken for compatibility; MindSpore runs MindIR models either way, and there is
+    no backend for MindIR_Lite models.
     Raises: RuntimeError; a server that ran before goes on unharmed.
     """
     configs = as_configs(servable_configs)
     if check_bool("enable_lite", enable_lite):
-        log.warning("enable_lite is ignored, models run on MindSpore")
+        log.warning(NO_LITE_TEXT)
     host.start_servables(to_launches(merge_configs(configs)))
 
 

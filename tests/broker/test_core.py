@@ -235,6 +235,47 @@ def test_the_second_death_ends_the_suspect_and_nobody_else() -> None:
     core.check_invariants()
 
 
+def broker_that_met_poison() -> Core:
+    """Request 1 killed two workers at 0 ms; `w3` is there now."""
+    core = broker_that_lost_a_worker(started=(1,))
+    core.receive_from_worker(b"s", lost("slot2", started=(3,)), 0)
+    core.receive_from_worker(b"w3", ready("slot3", credit=9), 0)
+    core.outbox.take()
+    return core
+
+
+@pytest.mark.parametrize("service", [b"add/1", b"add/0"])
+def test_the_same_bytes_are_refused_for_a_while_and_others_are_not(service: bytes) -> None:
+    core = broker_that_met_poison()
+    core.receive_from_client(b"d", request(8, body=b"1", service=service), 1_000 * MS)
+    to_clients, _ = core.outbox.take()
+    ((client, (_, body)),) = to_clients
+    assert (client, decode_failure([body]).reason) == (b"d", "poison_suspected")
+    assert decode_failure([body]).message == (
+        "the same request killed 2 workers of add/1 lately; it is refused for 59000 ms more"
+    )
+    core.receive_from_client(b"d", request(9, body=b"11"), 1_000 * MS)
+    core.receive_from_client(b"d", request(10, body=b"1", method=b"n"), 1_000 * MS)
+    assert [body for _, _, body in dispatched(core)] == [b"11", b"1"]
+
+
+def test_a_quarantine_ends(core: Core) -> None:
+    core = broker_that_met_poison()
+    core.receive_from_client(b"d", request(8, body=b"1"), 59_999 * MS)
+    assert answers(core) == [(b"d", 8, "poison_suspected")]
+    core.receive_from_client(b"d", request(9, body=b"1"), 60_000 * MS)
+    assert [body for _, _, body in dispatched(core)] == [b"1"]
+
+
+def test_a_request_that_survived_its_second_attempt_is_not_suspected() -> None:
+    core = broker_that_lost_a_worker(started=(1,))
+    core.outbox.take()
+    core.receive_from_worker(b"w2", reply(3), 0)
+    core.outbox.take()
+    core.receive_from_client(b"d", request(8, body=b"1"), 0)
+    assert [body for _, _, body in dispatched(core)] == [b"1"]
+
+
 def test_a_kept_worker_that_drains_leaves_the_suspects_to_another() -> None:
     core = broker_that_lost_a_worker(started=(1, 2))
     core.outbox.take()

@@ -134,6 +134,19 @@ def test_a_client_that_closed_is_counted_and_its_requests_are_dropped(peers: Pee
     assert peers.core.load() == (0, 0)
 
 
+def test_replies_that_a_client_left_unread_are_forgotten_with_it(peers: Peers) -> None:
+    worker = peers.worker()
+    client = peers.socket(zmq.DEALER, peers.producers)
+    for number in range(10):
+        client.send_multipart(request(number))
+        (head, _) = peers.receive(worker)
+        worker.send_multipart(reply(heads.unpack(head).request_id, bytes(4 << 20)))
+        peers.turn_until(lambda: peers.core.counters.answered == number + 1)  # noqa: B023
+    assert len(peers.switch.unread) == 1
+    client.close()
+    peers.turn_until(lambda: len(peers.switch.unread) == 0)
+
+
 def test_a_worker_whose_connection_is_gone_gets_nothing_more_and_is_lost_after_a_grace(
     peers: Peers,
 ) -> None:

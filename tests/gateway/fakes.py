@@ -142,7 +142,10 @@ def fake_broker(address: str | None = None) -> Iterator[FakeBroker]:
 
 
 class KeyMaterial(NamedTuple):
-    """PEM files of two authorities and of what the first one signed, for `localhost`."""
+    """PEM files of two authorities and of what they signed, for `localhost`.
+
+    `foreign_…` is of the other authority. Keys are of prime256v1, those of `rsa_…` are RSA keys.
+    """
 
     ca: str
     other_ca: str
@@ -152,6 +155,8 @@ class KeyMaterial(NamedTuple):
     client_certificate: str
     foreign_key: str
     foreign_certificate: str
+    rsa_key: str
+    rsa_certificate: str
 
     def tls(self, **changes: Any) -> TlsSettings:
         settings: dict[str, Any] = {
@@ -174,9 +179,15 @@ def make_key_material(directory: Path) -> KeyMaterial:
             "-keyout", f"{name}.key", "-out", f"{name}.pem",
         )  # fmt: skip
     (directory / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    for name, ca in (("server", "ca"), ("client", "ca"), ("foreign", "other_ca")):
+    rsa = ("-newkey", "rsa:2048", "-nodes", "-batch")
+    for name, ca, kind in (
+        ("server", "ca", curve),
+        ("client", "ca", curve),
+        ("foreign", "other_ca", curve),
+        ("rsa", "ca", rsa),
+    ):
         openssl(
-            "req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr"
+            "req", *kind, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr"
         )
         openssl(
             "x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key",
@@ -185,6 +196,7 @@ def make_key_material(directory: Path) -> KeyMaterial:
     paths = [
         "ca.pem", "other_ca.pem", "server.key", "server.pem",
         "client.key", "client.pem", "foreign.key", "foreign.pem",
+        "rsa.key", "rsa.pem",
     ]  # fmt: skip
     return KeyMaterial(*(str(directory / path) for path in paths))
 

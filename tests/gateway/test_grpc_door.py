@@ -330,6 +330,10 @@ def test_key_material_that_cannot_be_used_is_refused(
     failed = CREATE_FAILED.format(address=address)
     assert open_fails(address, key_material.tls(private_key=str(nonsense))) == failed
     assert open_fails(address, key_material.tls(certificate=str(nonsense))) == failed
+    for key in (key_material.client_key, key_material.rsa_key):
+        assert open_fails(address, key_material.tls(private_key=key)) == failed
+    ca = key_material.tls(custom_ca=str(nonsense), verify_client=True)
+    assert open_fails(address, ca) == failed
     missing = str(tmp_path / "missing.pem")
     assert open_fails(address, key_material.tls(certificate=missing)) == (
         f"[Errno 2] No such file or directory: '{missing}'"

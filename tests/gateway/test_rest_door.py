@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import json
 import ssl
 import subprocess
@@ -22,6 +23,7 @@ from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings, rest_context
 from protocol import head as heads
 from protocol import limits
+from telemetry.log import configure
 from tests.gateway.fakes import FakeBus, KeyMaterial, busy_port, in_thread, reply_head
 
 Asked = tuple[str, bytes, bytes | None]
@@ -602,6 +604,48 @@ def test_ciphers_of_tls_1_2_are_those_of_the_original_without_pre_shared_keys(
     )
 
 
+#: What MindSpore Serving allows under TLS 1.2, less the one cipher with a pre-shared key.
+GCM = ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+ECDSA_CIPHERS = [f"ECDHE-ECDSA-{name}" for name in (*GCM, "AES128-CCM", "AES256-CCM")]
+RSA_CIPHERS = [f"ECDHE-RSA-{name}" for name in GCM]
+
+
+def with_cipher(ca: str, cipher: str) -> ssl.SSLContext:
+    """A client of TLS 1.2 that knows one cipher, and one curve, prime256v1."""
+    context = trusting(ca)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"{cipher}:@SECLEVEL=0")
+    context.set_ecdh_curve("prime256v1")
+    return context
+
+
+@pytest.mark.parametrize("cipher", [*ECDSA_CIPHERS, *RSA_CIPHERS])
+def test_each_listed_cipher_of_tls_1_2_is_taken(key_material: KeyMaterial, cipher: str) -> None:
+    keys = key_material
+    tls = keys.tls()
+    if cipher in RSA_CIPHERS:
+        tls = keys.tls(certificate=keys.rsa_certificate, private_key=keys.rsa_key)
+    assert ask_with_tls(tls, with_cipher(keys.ca, cipher)) == 200
+
+
+@pytest.mark.parametrize("cipher", ["ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA"])
+def test_another_cipher_is_refused(key_material: KeyMaterial, cipher: str) -> None:
+    assert ask_with_tls(key_material.tls(), with_cipher(key_material.ca, cipher)) is None
+
+
+def test_failed_handshakes_are_told_in_the_log_now_and_then(key_material: KeyMaterial) -> None:
+    said = io.StringIO()
+    configure("test", {}, said)
+    try:
+        assert ask_with_tls(key_material.tls(), None) is None
+        assert ask_with_tls(key_material.tls(), trusting(key_material.ca)) == 200
+    finally:
+        configure("pytest", {})
+    [line] = said.getvalue().splitlines()
+    assert "TLS handshake failed" in line
+    assert "http request" in line
+
+
 def test_verify_client_asks_for_a_certificate_of_the_custom_ca(key_material: KeyMaterial) -> None:
     keys = key_material
     tls = keys.tls(custom_ca=keys.ca, verify_client=True)
@@ -636,3 +680,14 @@ def test_key_material_that_cannot_be_used_is_named(
         assert open_fails("127.0.0.1:0", keys.tls(private_key=file)) == load.format(
             what="private_key", file=file
         )
+
+
+def test_a_key_of_another_kind_than_the_certificates_is_called_inconsistent(
+    key_material: KeyMaterial,
+) -> None:
+    keys = key_material
+    text = "Serving Error: private_key is not consistent with certificate {}"
+    tls = keys.tls(private_key=keys.rsa_key)
+    assert open_fails("127.0.0.1:0", tls) == text.format(keys.server_certificate)
+    tls = keys.tls(certificate=keys.rsa_certificate)
+    assert open_fails("127.0.0.1:0", tls) == text.format(keys.rsa_certificate)

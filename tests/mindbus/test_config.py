@@ -43,15 +43,25 @@ def test_every_setting_has_a_flag_and_a_variable_that_mean_the_same() -> None:
         "producers_addresses": "tcp://127.0.0.1:6000",
         "grace_ms": "1",
         "hang_ms": "1",
+        "worker_log_directory": "/l",
+        "tls_certificate": "/c",
+        "tls_private_key": "/p",
+        "tls_client_ca": "/a",
         "dec_key_file": "/k",
         "dec_mode": "AES-CBC",
     }
     assert set(samples) == {setting.field for setting in config.SETTINGS}
+    partners = {
+        "tls_certificate": ["--tls-private-key", "/P"],
+        "tls_private_key": ["--tls-certificate", "/C"],
+        "tls_client_ca": ["--tls-certificate", "/C", "--tls-private-key", "/P"],
+    }
     base = parse("--servable-directory", "/d", "--run-directory", "/e")
     for setting in config.SETTINGS:
         said = samples[setting.field]
         common = [] if setting.field == "servable_directory" else ["--servable-directory", "/d"]
         common += [] if setting.field == "run_directory" else ["--run-directory", "/e"]
+        common += partners.get(setting.field, [])
         by_flag = parse(*common, setting.option, said)
         by_variable = parse(*common, **{setting.variable: said})
         assert by_flag == by_variable
@@ -134,6 +144,13 @@ def test_a_bad_value_is_named_with_its_limit(arguments: list[str], text: str) ->
 def _joined(arguments: list[str]) -> list[str]:
     """`--flag=value`, so that a value may begin with a dash."""
     return [f"{arguments[0]}={arguments[1]}"]
+
+
+def test_files_of_tls_that_need_each_other_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"^--tls-certificate and --tls-private-key go together"):
+        parse("--tls-certificate", "/c")
+    with pytest.raises(ConfigError, match=r"^--tls-client-ca needs --tls-certificate and"):
+        parse("--tls-client-ca", "/a")
 
 
 def test_a_bad_variable_is_named_as_variable() -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import urllib.request
 from pathlib import Path
@@ -62,33 +61,42 @@ def free_port() -> int:
 
 
 class StartScript:
-    """Runs `source` in `directory`; collects what it says on stdout. A context manager.
+    """Runs `source`, a file of `directory`; collects what it says. A context manager.
 
-    What it and its children say on stderr goes to a file without a name.
+    Its current directory is `directory/cwd`: what is relative in a script begins elsewhere.
     """
 
-    def __init__(self, directory: Path, source: str, backend: str = "numpy") -> None:
+    def __init__(
+        self, directory: Path, source: str, backend: str = "numpy", **environment: str
+    ) -> None:
+        """environment: variables beside those of this process."""
         path = directory / "serving_server.py"
         path.write_text(source)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "MINDBUS_BACKEND": backend,
-            "XDG_RUNTIME_DIR": str(directory),
-        }
         self._directory = directory
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in __exit__
+        self.cwd = directory / "cwd"
+        self.cwd.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, str(path)],
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=subprocess.PIPE,
             text=True,
-            env=environment,
-            cwd="/",
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "MINDBUS_BACKEND": backend,
+                "XDG_RUNTIME_DIR": str(directory),
+                **environment,
+            },
+            cwd=self.cwd,
         )
         self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        self.error_lines: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stdout, self.lines)),
+            threading.Thread(target=self._read, args=(self.process.stderr, self.error_lines)),
+        ]
+        for reader in self._readers:
+            reader.start()
 
     def __enter__(self) -> Self:
         return self
@@ -100,10 +108,11 @@ class StartScript:
             self.process.wait()
             for pid in below:
                 wait_gone(pid)
-        self._reader.join(DEADLINE_S)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self._errors.close()
+        for reader in self._readers:
+            reader.join(DEADLINE_S)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
 
     def wait_for(self, text: str, deadline_s: float = DEADLINE_S) -> None:
         """Wait until a line begins with this text."""
@@ -111,18 +120,18 @@ class StartScript:
         def is_said() -> bool:
             if any(line.startswith(text) for line in self.lines):
                 return True
-            if self.process.poll() is not None and not self._reader.is_alive():
-                raise AssertionError(
-                    f"script ended with {self.process.returncode}: {self.lines} {self.errors()}"
-                )
+            if self.process.poll() is not None and not self._readers[0].is_alive():
+                said = [*self.lines, *self.error_lines]
+                raise AssertionError(f"script ended with {self.process.returncode}: {said}")
             return False
 
         wait_until(is_said, deadline_s)
 
     def errors(self) -> str:
         """What it has said on stderr."""
-        self._errors.seek(0)
-        return self._errors.read()
+        if self.process.poll() is not None:
+            self._readers[1].join(DEADLINE_S)
+        return "\n".join(self.error_lines)
 
     def children(self) -> set[int]:
         """Processes that the script started, and what these started."""
@@ -141,10 +150,14 @@ class StartScript:
         """What servers left, or have, where their sockets are."""
         return [path.name for path in self._directory.glob("mindbus*")]
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
+    def logs(self) -> dict[str, list[str]]:
+        """The files in `serving_logs` by name, with their lines so far."""
+        directory = self.cwd / "serving_logs"
+        return {path.name: path.read_text().splitlines() for path in directory.iterdir()}
+
+    def _read(self, stream: Any, lines: list[str]) -> None:
+        for line in stream:
+            lines.append(line.rstrip("\n"))
 
 
 def post(port: int, target: str, body: object) -> Any:

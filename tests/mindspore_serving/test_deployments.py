@@ -245,8 +245,8 @@ def test_a_servable_from_before_1_5_is_served_by_merged_configurations(directory
     grpc_port = free_port()
     with StartScript(directory, MERGED.format(grpc=grpc_port)) as script:
         script.wait_for("served")
-        started = [line for line in script.lines if line.startswith("Serving: Start servable")]
-        assert len(started) == 2, "one worker for each device of both configurations"
+        workers = ["log_steps_device0_version2.log", "log_steps_device1_version2.log"]
+        assert sorted(script.logs()) == workers, "one for each device of both configurations"
         with Client(f"127.0.0.1:{grpc_port}", "steps", "compute") as client:
             result = client.infer({"a": A.astype(np.int64), "b": B.astype(np.int64)})
         assert isinstance(result, list)
@@ -371,7 +371,7 @@ ENCRYPTED = """
 from mindspore_serving import server
 
 for key in (b"w" * 16, b"k" * 16):
-    config = server.ServableStartConfig(".", "steps", dec_key=key, dec_mode="AES-CBC")
+    config = server.ServableStartConfig(".", "steps", 0, dec_key=key, dec_mode="AES-CBC")
     try:
         server.start_servables(config)
     except RuntimeError as error:

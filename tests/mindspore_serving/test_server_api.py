@@ -14,7 +14,7 @@ from mindspore_serving import client, server
 from mindspore_serving import master as old_master
 from mindspore_serving.server.host import host
 from mindspore_serving.server.merging import Deployment
-from mindspore_serving.server.servables import to_launch
+from mindspore_serving.server.servables import NO_LITE_TEXT, to_launch
 
 ROOT = Path(__file__).parents[2]
 INT = "<class 'int'>"
@@ -214,7 +214,7 @@ def test_enable_lite_is_ignored_with_a_warning() -> None:
     )
     warning, *_, error = done.stderr.splitlines()
     assert warning.startswith("[WARNING] SERVING(")
-    assert warning.endswith("enable_lite is ignored, models run on MindSpore")
+    assert warning.endswith(NO_LITE_TEXT)
     assert "Check servable config failed, directory " in error
 
 

@@ -96,7 +96,7 @@ from mindspore_serving import server
 
 for name, version in [*((name, 0) for name in {names}), ("no_method", 9), ("counts", 9)]:
     try:
-        server.start_servables(server.ServableStartConfig(".", name, version_number=version))
+        server.start_servables(server.ServableStartConfig(".", name, 0, version_number=version))
     except RuntimeError as error:
         print(f"refused: {{name}}: {{error}}", flush=True)
 print("done", flush=True)

@@ -214,8 +214,10 @@ def test_a_request_is_checked_for_its_servable_then_its_method_then_its_inputs(
     ]
 
 
-def test_an_unregistered_call_of_a_model_is_no_method(grpc_door: GrpcDoor) -> None:
-    hidden = "@call_double.json_0"
+@pytest.mark.parametrize("hidden", ["@call_nobody.json_0", "@call_double.json_1", "@call_"])
+def test_a_hidden_method_of_a_model_that_is_not_there_is_no_method(
+    grpc_door: GrpcDoor, hidden: str
+) -> None:
     reply = grpc_door.predict(grpc_door.request(hidden, [{"x0": tensor(FLOATS)}]))
     text = f"Request servable(probe) method({hidden}) , method is not available"
     assert grpc_door.errors(reply) == [(status.MS_INVALID_INPUTS, text)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 
@@ -52,9 +53,11 @@ def test_a_servable_whose_workers_signed_off_is_not_available_at_once_and_others
 def test_a_servable_that_keeps_crashing_is_given_up_and_others_go_on() -> None:
     with probe_server("--servable", "plain") as server:
         grpc_door = GrpcDoor(server.grpc_address, "probe")
-        deadly = {"x": tensor(np.array([666, 0, 0, 0], np.float32))}
+        numbers = itertools.count()
 
         def is_gone() -> bool:
+            # Each time other bytes: the same ones are refused once they have killed two workers.
+            deadly = {"x": tensor(np.array([666, next(numbers), 0, 0], np.float32))}
             reply = grpc_door.predict(grpc_door.request("mortal", [deadly]))
             ((code, _),) = grpc_door.errors(reply)
             return code == status.MS_SERVABLE_UNAVAILABLE

@@ -136,6 +136,8 @@ def test_a_request_that_kills_its_worker_twice_is_answered_and_the_server_lives(
         client = Client(server.grpc_address, "probe", "mortal")
         deadly = client.infer([{"x": np.array([666, 0, 0, 0], np.float32)}])
         assert "2 workers of probe/1 were lost while they computed this request" in deadly["error"]
+        again = client.infer([{"x": np.array([666, 0, 0, 0], np.float32)}])
+        assert again["error"].startswith("the same request killed 2 workers of probe/1 lately")
         row = np.array([random.Random(1).random()] * 4, np.float32)
         (answer,) = client.infer([{"x": row}])
         assert np.array_equal(answer["y"], 2 * row)

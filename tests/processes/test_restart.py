@@ -138,7 +138,7 @@ def test_twenty_rolling_restarts_under_load_fail_no_request(
 def test_a_crash_in_the_middle_of_a_roll_pauses_it_and_no_request_fails() -> None:
     with probe_server("--device-ids", "0,1") as server, load(server) as clients:
         with RuntimeClient(server.run_directory) as client:
-            client.restart({"settle_ms": 300})
+            client.roll("restart", {"settle_ms": 300})
             os.kill(workers_of(server)["probe/1/device1"]["pid"], signal.SIGKILL)
             assert wait_until(lambda: client.status()["roll"]["is_over"])
             roll = client.status()["roll"]
@@ -211,8 +211,8 @@ def test_what_cannot_be_rolled_is_refused_with_its_reason() -> None:
             ({"servable": 3}, "servable 3 is not a text"),
         ):
             with pytest.raises(RefusedError, match=text):
-                client.restart(request)
-        client.restart({"settle_ms": 60_000})
+                client.roll("restart", request)
+        client.roll("restart", {"settle_ms": 60_000})
         with pytest.raises(RefusedError, match="another roll is under way and waits for slot"):
-            client.restart({})
+            client.roll("restart", {})
         assert server.stop() == 0

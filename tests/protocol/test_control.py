@@ -24,6 +24,9 @@ EVERY = [
     (control.Drain(), head.DRAIN, control.unpack_drain),
     (control.Disconnect("server stops"), head.DISCONNECT, control.unpack_disconnect),
     (control.Lost("add/1/device0", 3, "signal 9"), head.LOST, control.unpack_lost),
+    (control.Lost("add/1/device0", 3, "signal 9", (4, 5)), head.LOST, control.unpack_lost),
+    (control.Retire("add/1", "slot FAILED"), head.RETIRE, control.unpack_retire),
+    (control.Share("add", ((1, 3), (2, 1))), head.SHARE, control.unpack_share),
 ]
 
 
@@ -126,6 +129,19 @@ def test_a_missing_field_of_ready_is_named(key):
 def test_a_body_that_is_not_one_map_is_refused(message, command, unpack, frames, text):
     with pytest.raises(RemoteProtocolError, match=text):
         unpack(frames)
+
+
+@pytest.mark.parametrize("shares", [None, {}, [1], [[1]], [[1, -1]], [["1", 1]], [[1, True]]])
+def test_shares_of_another_form_are_refused(shares):
+    with pytest.raises(RemoteProtocolError, match="key 'shares' is not a list of"):
+        control.unpack_share(frames_of({"servable": "add", "shares": shares}))
+
+
+@pytest.mark.parametrize("started", [3, ["4"], [True]])
+def test_tickets_of_another_form_are_refused(started):
+    body = {"worker_id": "w", "generation": 1, "reason": "", "started": started}
+    with pytest.raises(RemoteProtocolError, match="key 'started' is not a list of tickets"):
+        control.unpack_lost(frames_of(body))
 
 
 def test_welcome_needs_numbers_of_at_least_one():

@@ -145,6 +145,8 @@ class SimWorker:
         self._frozen: list[list[Any]] | None = None
         self._queue: list[tuple[int, Arrival]] = []
         self._batch: list[tuple[int, Arrival]] = []
+        #: Tickets that this incarnation has begun to compute.
+        self._started: list[int] = []
         self._computing = False
         self._session.connect(self._world.now_ns)
         self._pump()
@@ -172,8 +174,13 @@ class SimWorker:
         world, generation = self._world, self._generation
         self._disconnect()
         self._session = None
+        started: tuple[int, ...] | None = tuple(self._started)
+        if world.random.random() < 0.3:
+            started = None  # a worker without a page
         if world.random.random() < 0.7:
-            world.after_ms(1, 50, lambda: world.supervisor_says_lost(self._slot, generation))
+            world.after_ms(
+                1, 50, lambda: world.supervisor_says_lost(self._slot, generation, started)
+            )
         world.after_ms(5, 800, self.start)
 
     def _freeze(self, life: int) -> None:
@@ -234,6 +241,7 @@ class SimWorker:
             self._computing = True
             self._batch, self._queue = self._queue, []
             for _, arrival in self._batch:
+                self._started.append(heads.unpack(arrival.head).request_id)
                 assert not self._is_extra or heads.method_of(arrival.head) == METHODS[0]
                 self._world.executions[bytes(arrival.frames[0])] += 1
             life_now = self._generation

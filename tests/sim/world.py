@@ -72,6 +72,11 @@ class World:
         self._to_workers: dict[bytes, Link] = {}
         self._to_clients: dict[bytes, Link] = {}
         self._arrivals: dict[bytes, int] = {}
+        #: payload -> the service that the request was bound to when it came
+        self._bound: dict[bytes, bytes] = {}
+        #: payloads that have lost their place in a line: they were sent to a worker before, or were
+        #: for version 0, and their version took no work any more
+        self._displaced: set[bytes] = set()
         self._dispatched: dict[bytes, int] = {}
         self._drained: set[bytes] = set()
         self._ticket_last = 0
@@ -105,6 +110,8 @@ class World:
             self.after_ms(0, 200, worker.start)
         for client in self.clients:
             self.after_ms(0, 50, client.act)
+        for _ in range(4):
+            self.after_ms(0, FAULTS_NS // MS, self.supervisor_shares_version_0)
         end_ns = self.now_ns + FAULTS_NS + QUIET_NS
         while self._events and self._events[0][0] <= end_ns:
             when_ns, _, event = heapq.heappop(self._events)
@@ -122,6 +129,8 @@ class World:
             if head[3] == heads.REQUEST:
                 self._arrivals.setdefault(frames[0], len(self._arrivals))
         self.core.receive_from_client(routing_id, parts, self.now_ns)
+        for request in self.core._clients.get(routing_id, {}).values():
+            self._bound.setdefault(bytes(request.frames[0]), request.service.key)
         self._turn()
 
     def receive_from_worker(self, routing_id: bytes, parts: list[Any]) -> None:
@@ -129,9 +138,18 @@ class World:
         self.core.receive_from_worker(routing_id, parts, self.now_ns)
         self._turn()
 
-    def supervisor_says_lost(self, worker_id: str, generation: int) -> None:
-        """The process sentinel saw a worker die."""
-        parts = control.pack(control.Lost(worker_id, generation, "killed"))
+    def supervisor_says_lost(
+        self, worker_id: str, generation: int, started: tuple[int, ...] | None
+    ) -> None:
+        """The process sentinel saw a worker die. started: tickets that it had begun to compute."""
+        parts = control.pack(control.Lost(worker_id, generation, "killed", started))
+        self.core.receive_from_worker(b"supervisor", parts, self.now_ns)
+        self._turn()
+
+    def supervisor_shares_version_0(self) -> None:
+        """A roll, or its end: version 0 is split between the versions, or not any more."""
+        weights = self.random.choice(((), ((1, 1), (2, 2)), ((1, 3),)))
+        parts = control.pack(control.Share("s", weights))
         self.core.receive_from_worker(b"supervisor", parts, self.now_ns)
         self._turn()
 
@@ -176,6 +194,7 @@ class World:
 
     def _check_dispatch(self, to_workers: dict[bytes, list[Any]]) -> None:
         """Check the requests of one turn in the order of their tickets."""
+        self._note_displaced()
         requests: list[tuple[int, bytes, heads.Head, Any]] = []
         workers = self.core.registration.workers
         for routing_id, parts in to_workers.items():
@@ -193,9 +212,20 @@ class World:
             if head.flags & heads.FLAG_REDELIVERED or worker is None:
                 continue
             # Requests of one service wait in line with those of the same method.
+            is_displaced = payload in self._displaced or self._bound[payload] != worker.service.key
+            self._displaced.add(payload)
+            if is_displaced:
+                continue
             arrival, key = self._arrivals[payload], worker.service.key + head.method
             assert arrival > self._dispatched.get(key, -1), "I9: FIFO of first attempts"
             self._dispatched[key] = arrival
+
+    def _note_displaced(self) -> None:
+        for outstanding in self.core._clients.values():
+            for request in outstanding.values():
+                payload = bytes(request.frames[0])
+                if request.service.key != self._bound[payload]:
+                    self._displaced.add(payload)
 
     # ------------------------------------------------------------ connections
 

@@ -78,6 +78,7 @@ SHELLS = {
     "workers/model_calls.py",
     "workers/orphan.py",
     "workers/pipeline.py",
+    "workers/prctl.py",
     "workers/progress_page.py",
     "workers/servable/loader.py",
     "workers/supervisor/child.py",
@@ -89,6 +90,7 @@ SHELLS = {
     "workers/supervisor/slot_commands.py",
     "workers/supervisor/start_error.py",
     "workers/supervisor/supervisor.py",
+    "workers/supervisor/worker_log.py",
 }
 
 

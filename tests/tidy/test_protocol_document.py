@@ -79,6 +79,7 @@ def test_the_keys_of_control_messages_are_those_of_the_code() -> None:
         assert keys[kind.__name__.upper()] == set(kind._fields)
     assert keys["LOST"] == set(control.Lost._fields)
     assert keys["RETIRE"] == set(control.Retire._fields)
+    assert keys["SHARE"] == set(control.Share._fields)
 
 
 def test_the_messages_of_a_group_are_those_of_the_code() -> None:

@@ -238,15 +238,25 @@ def load_as_format(directory: Path, model_format: str) -> None:
     load_as(directory, "add.mindir", format=model_format)
 
 
-@pytest.mark.parametrize("model_format", ["om", "mindir_lite"])
+@pytest.mark.parametrize(
+    ("model_format", "model_type", "needed"),
+    [
+        ("om", "OM", "the offline model runtime of CANN"),
+        ("mindir_lite", "MindIR_Lite", "MindSpore Lite"),
+    ],
+)
 def test_a_format_that_mindspore_cannot_run_is_refused(
-    mindspore_process: MindSporeProcess, directory: Path, model_format: str
+    mindspore_process: MindSporeProcess,
+    directory: Path,
+    model_format: str,
+    model_type: str,
+    needed: str,
 ) -> None:
     with pytest.raises(BackendError) as refused:
         mindspore_process.run(load_as_format, directory, model_format)
     assert str(refused.value) == (
-        f"Not support device type CPU and model type {model_format}. Current inference backend: "
-        "MindSpore. Export the model as MindIR."
+        f"Not support device type CPU and model type {model_type}. Current inference backend: "
+        f"MindSpore. It needs {needed}, for which there is no backend: export the model as MindIR."
     )
 
 

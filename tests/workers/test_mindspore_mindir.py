@@ -151,6 +151,24 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(
     assert mindspore_process.run(refusal, path, key) == f"model file '{path}' {text}"
 
 
+def refusal_of_an_encrypted_file(content: bytes, path: Path) -> str:
+    """What is said of a file that is decrypted to this content."""
+    from mindspore._c_expression import _encrypt
+
+    path.write_bytes(_encrypt(content, len(content), KEY, len(KEY), "AES-CBC"))
+    return refusal(path, KEY, "AES-CBC")
+
+
+def test_what_is_decrypted_to_no_model_is_called_a_wrong_key(
+    mindspore_process: MindSporeProcess, tmp_path: Path
+) -> None:
+    # With AES-CBC a wrong key fits the padding now and then, and gives bytes of any kind.
+    path = tmp_path / "model.mindir"
+    text = mindspore_process.run(refusal_of_an_encrypted_file, bytes(range(256)), path)
+    reason = "cannot be decrypted with this dec_key and dec_mode 'AES-CBC'"
+    assert text == f"model file '{path}' {reason}"
+
+
 def test_a_directory_is_not_a_model_file(
     mindspore_process: MindSporeProcess, directory: Path
 ) -> None:

@@ -26,7 +26,7 @@ from workers.supervisor.roll import (
     RollError,
     RollFailure,
     Withdraw,
-    plan_restart,
+    plan_roll,
     twin,
 )
 from workers.supervisor.slot import SlotSnapshot
@@ -279,7 +279,7 @@ def worker(slot: str, target: str = "CPU", state: str = slots.READY) -> Candidat
 
 
 def test_processes_that_can_share_a_device_are_surged_and_others_replaced_in_place() -> None:
-    planned = plan_restart(
+    planned = plan_roll(
         [
             worker("add/1/device0"),
             worker("net/1/device0", "Ascend"),
@@ -296,25 +296,29 @@ def test_processes_that_can_share_a_device_are_surged_and_others_replaced_in_pla
 
 
 def test_the_mode_that_is_asked_for_counts() -> None:
-    (planned,) = plan_restart([worker("add/1/device0", "Ascend")], SURGE, 1)
+    (planned,) = plan_roll([worker("add/1/device0", "Ascend")], SURGE, 1)
     assert (planned.mode, planned.new) == (SURGE, "add/1/device0~")
 
 
 def test_a_plan_that_leaves_too_few_workers_is_refused() -> None:
     with pytest.raises(RollError) as raised:
-        plan_restart([worker("add/1/device0", "Ascend")], None, 1)
+        plan_roll([worker("add/1/device0", "Ascend")], None, 1)
     assert str(raised.value) == (
         "in-place leaves 0 workers of add/1 while add/1/device0 is replaced, fewer than min_ready "
         "1: take --mode surge, or a smaller --min-ready"
     )
-    assert plan_restart([worker("add/1/device0", "Ascend")], None, 0)
+    assert plan_roll([worker("add/1/device0", "Ascend")], None, 0)
 
 
 def test_a_plan_with_a_slot_that_was_given_up_is_refused() -> None:
     with pytest.raises(RollError, match="slot add/1/device1 is FAILED"):
-        plan_restart(
-            [worker("add/1/device0"), worker("add/1/device1", state=slots.FAILED)], None, 1
-        )
+        plan_roll([worker("add/1/device0"), worker("add/1/device1", state=slots.FAILED)], None, 1)
+
+
+def test_another_version_has_slots_of_its_own_in_both_modes() -> None:
+    for mode in (SURGE, IN_PLACE):
+        (planned,) = plan_roll([worker("a/b/1/device0~")], mode, 0, version=12)
+        assert planned == Replacement("a/b/1/device0~", "a/b/12/device0", mode, 3)
 
 
 def test_a_slot_and_its_twin_take_turns() -> None:

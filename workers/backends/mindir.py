@@ -66,14 +66,18 @@ def read_signature(
     from mindspore.train import mind_ir_pb2
 
     model = mind_ir_pb2.ModelProto()
+    reason = "is not a MindIR model: it has no graph"
     try:
         model.ParseFromString(_model_bytes(path, dec_key, dec_mode))
+        has_graph = bool(model.graph.output)
     except DecodeError:
-        raise MindirError(
-            f"model file '{path}' is not a MindIR model, or it is damaged or cut short"
-        ) from None
-    if not model.graph.output:
-        raise MindirError(f"model file '{path}' is not a MindIR model: it has no graph")
+        has_graph = False
+        reason = "is not a MindIR model, or it is damaged or cut short"
+    if not has_graph:
+        if dec_key is not None:
+            # A wrong key passes AES-CBC's check of the padding about once in 256 times.
+            reason = _undecryptable(dec_mode)
+        raise MindirError(f"model file '{path}' {reason}")
     try:
         return GraphSignature(
             tuple(spec for value in model.graph.input for spec in _specs(value)),
@@ -103,10 +107,12 @@ def _model_bytes(path: Path, dec_key: bytes | None, dec_mode: str) -> bytes:
     except (RuntimeError, ValueError) as error:
         raise MindirError(f"model file '{path}' cannot be decrypted: {error}") from None
     if decrypted is None:
-        raise MindirError(
-            f"model file '{path}' cannot be decrypted with this dec_key and dec_mode '{dec_mode}'"
-        )
+        raise MindirError(f"model file '{path}' {_undecryptable(dec_mode)}")
     return bytes(decrypted)
+
+
+def _undecryptable(dec_mode: str) -> str:
+    return f"cannot be decrypted with this dec_key and dec_mode '{dec_mode}'"
 
 
 # ---------------------------------------------------------------- types

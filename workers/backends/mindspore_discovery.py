@@ -2,7 +2,9 @@
 
 The supervisor asks before it starts workers, because the library path of a process is fixed when
 it starts and because importing MindSpore takes seconds. Every function returns a value or a text;
-the caller logs. Texts are those of MindSpore Serving where it has them.
+the caller logs. Texts are those of MindSpore Serving where it has them. What else Ascend needs
+(PYTHONPATH with the TBE operators, ASCEND_OPP_PATH) is set by CANN's own `set_env.sh`, and
+MindSpore 2.10 itself warns of what is missing.
 """
 
 from __future__ import annotations

@@ -58,6 +58,13 @@ MINDSPORE_ERRORS = (
 #: conversion into an OM model, which this backend does not do, so they cannot be ignored.
 _ASCEND_CONVERSION_OPTIONS = ("insert_op_cfg_path", "input_shape", "output_type")
 
+#: Formats that may be declared and that MindSpore itself cannot run: what they are called in
+#: `declare_model`, and what they would need.
+_FOREIGN_FORMATS = {
+    "mindir_lite": ("MindIR_Lite", "It needs MindSpore Lite, for which there is no backend"),
+    "om": ("OM", "It needs the offline model runtime of CANN, for which there is no backend"),
+}
+
 #: oneDNN 3.10, inside MindSpore 2.10, computes 3x3 and 7x7 convolutions by its slow reference code
 #: where the CPU has AVX-512. Unless the user has set the variable, it is told to use AVX2.
 #: Figures: docs/decisions/0004-onednn-avx2.md.
@@ -118,10 +125,11 @@ class MindSporeBackend:
         Raises: BackendError.
         """
         assert self._device is not None, "open_device comes first"
-        if model.format != "mindir":
+        if model.format in _FOREIGN_FORMATS:
+            model_type, needed = _FOREIGN_FORMATS[model.format]
             raise BackendError(
-                f"Not support device type {self._device.target} and model type {model.format}. "
-                "Current inference backend: MindSpore. Export the model as MindIR."
+                f"Not support device type {self._device.target} and model type {model_type}. "
+                f"Current inference backend: MindSpore. {needed}: export the model as MindIR."
             )
         _apply_device_options(model, self._device.target)
         paths = [version_directory / file for file in model.files]

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from workers.orphan import die_with_parent, take_group_along
+from workers.prctl import keep_memory_private
 from workers.supervisor.child import REPORT_FD
 from workers.supervisor.json_lines import encode_line
 
@@ -23,6 +24,8 @@ def _report(said: dict[str, Any]) -> None:
 def main() -> int:
     """Run what stdin describes. Returns the exit code."""
     document = json.load(sys.stdin)
+    if document.get("dec_key") is not None:
+        keep_memory_private()
     die_with_parent(int(document["parent_pid"]))
     take_group_along()
     os.set_inheritable(int(os.environ[REPORT_FD]), False)

@@ -29,6 +29,7 @@ class LaunchPlanError(Exception):
 class AgentsSettings:
     """What a start script says of the agents of its machine.
 
+    libraries: variables by which MindSpore finds its libraries.
     device_target: CPU, GPU or Ascend. dec_key: never shown, not even by `repr`.
     """
 
@@ -42,6 +43,7 @@ class AgentsSettings:
     backend: str
     dec_key: bytes | None = field(repr=False)
     dec_mode: str
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 class LocalRank(NamedTuple):

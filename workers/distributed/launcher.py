@@ -38,6 +38,7 @@ from workers.distributed.launcher_session import (
     SPAWN,
     LauncherSession,
 )
+from workers.prctl import keep_memory_private
 from workers.supervisor.child import Child, ChildSpec, python_command
 from workers.supervisor.json_lines import LineError
 from workers.supervisor.start_error import exit_text
@@ -84,7 +85,9 @@ class Launcher:
         self._thread = threading.Thread(target=self._run, name="mindbus-agents")
 
     def start(self) -> None:
-        """Begin to join the group."""
+        """Begin to join the group. A process that holds a key leaves no core file."""
+        if self._settings.dec_key is not None:
+            keep_memory_private()
         self._thread.start()
 
     def request_stop(self, reason: str) -> None:
@@ -251,6 +254,7 @@ class Launcher:
     ) -> None:
         slot = "scheduler" if rank == _SCHEDULER else f"rank{rank}"
         command = python_command("-m", "workers.distributed")
+        environment = {**self._settings.libraries, **environment}
         spec = ChildSpec(slot, "agent", command, document, environment=environment)
         child = self._children[rank] = Child(spec, self._groups)
         self._poller.register(child.pidfd, zmq.POLLIN)

@@ -48,12 +48,14 @@ class ChildSpec:
     extra: number of an extra worker, which has no device. needs_devices: its models are on the
     device workers of its service. has_page: it tells its progress (`workers.progress_page`).
     is_distributed: the worker of a group of ranks, which has no device of its own.
+    log_file: takes standard output and error; None = those of this process. The document may hold a
+    key, so `repr` does not show it.
     """
 
     slot: str
     kind: str
     command: tuple[str, ...]
-    document: Mapping[str, Any]
+    document: Mapping[str, Any] = field(repr=False)
     channel: str = REPORT_FD
     environment: Mapping[str, str] = field(default_factory=dict)
     servable: str = ""
@@ -62,6 +64,7 @@ class ChildSpec:
     extra: int | None = None
     needs_devices: bool = False
     has_page: bool = False
+    log_file: Path | None = None
     is_distributed: bool = False
 
 
@@ -80,8 +83,11 @@ class Child:
     That thread must outlive the child: PR_SET_PDEATHSIG follows the thread, not the process.
     """
 
-    def __init__(self, spec: ChildSpec, generation: int) -> None:
-        """Spawn the process. Raises OSError if the system refuses."""
+    def __init__(self, spec: ChildSpec, generation: int, output_fd: int | None = None) -> None:
+        """Spawn the process. Raises OSError if the system refuses.
+
+        output_fd: for its standard output and error, stays the caller's; None = our own.
+        """
         self.spec = spec
         self.generation = generation
         document = {**spec.document, "generation": generation, "parent_pid": os.getpid()}
@@ -97,6 +103,8 @@ class Child:
             self._process = subprocess.Popen(
                 spec.command,
                 stdin=subprocess.PIPE,
+                stdout=output_fd,
+                stderr=output_fd,
                 start_new_session=True,
                 pass_fds=[theirs.fileno(), *([] if page_fd is None else [page_fd])],
                 env=_environment(spec, theirs.fileno(), page_fd),

@@ -7,6 +7,7 @@ selector of its supervisor, and tells it what became of the slots.
 
 from __future__ import annotations
 
+import os
 import random
 import selectors
 import time
@@ -27,6 +28,7 @@ from workers.supervisor.restart_policy import GiveUp, Kill, RestartLimits, Spawn
 from workers.supervisor.slot import NS_PER_MS
 from workers.supervisor.start_error import exit_text, spawn_failure_text
 from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
+from workers.supervisor.worker_log import WorkerLogs
 
 log = get_logger("SERVING")
 
@@ -68,6 +70,7 @@ class Crew:
         self.doors = DoorTable()
         self._selector = selector
         self._losses = losses
+        self._logs = WorkerLogs()
         self._limits = limits
         self._chance = chance
         self._observer = observer
@@ -139,12 +142,16 @@ class Crew:
         slot = member.slot
         slot.apply(slots.SPAWNED, now_ns)
         member.error = None
+        output_fd = self._logs.open(member.spec.log_file, is_first=slot.generation == 1)
         try:
-            child = Child(self._current_spec(member), slot.generation)
+            child = Child(self._current_spec(member), slot.generation, output_fd)
         except OSError as error:
             member.error = spawn_failure_text(member.spec, error)
             self._note_exit(member, member.error)
             return
+        finally:
+            if output_fd is not None:
+                os.close(output_fd)
         member.child = child
         read = selectors.EVENT_READ
         self._selector.register(child.pidfd, read, partial(self._exited, member, child))

@@ -1,10 +1,10 @@
-"""Tells the broker which workers died and which services get no more, as soon as it is known."""
+"""Tells the broker what the supervisor knows: deaths, services that get no more workers, shares."""
 
 from __future__ import annotations
 
 import zmq
 
-from protocol.control import Control, Lost, Retire, pack
+from protocol.control import Control, Lost, Retire, Share, pack
 
 
 class LossReporter:
@@ -32,6 +32,10 @@ class LossReporter:
     def retire(self, service: str, reason: str) -> bool:
         """Say that nobody shall wait for workers of `servable/version`. Returns as `report`."""
         return self._send(Retire(service, reason))
+
+    def share(self, servable: str, shares: tuple[tuple[int, int], ...]) -> bool:
+        """Split requests for version 0, see `control.Share`. Returns as `report`."""
+        return self._send(Share(servable, shares))
 
     def _send(self, message: Control) -> bool:
         try:

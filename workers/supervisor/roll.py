@@ -111,28 +111,34 @@ class RollError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class RestartRequest:
-    """What a restart is asked to be. servable: None = every one. mode: None = see `plan_restart`.
+class RollRequest:
+    """What a roll is asked to be. servable: None = every one. mode: None = see `plan_roll`.
 
+    version: of a reload; 0 = the newest that is there. None = the workers keep theirs.
     min_ready: workers of each service that stay READY at any moment. is_dry_run: plan only.
     """
 
     servable: str | None = None
+    version: int | None = None
     mode: str | None = None
     min_ready: int = MIN_READY_DEFAULT
     settle_ms: int = SETTLE_MS_DEFAULT
     is_dry_run: bool = False
 
 
-def read_restart(command: Mapping[str, Any]) -> RestartRequest:
+def read_roll(command: Mapping[str, Any]) -> RollRequest:
     """Check what came over the control socket. Raises RollError naming the key and the value."""
     servable, mode = command.get("servable"), command.get("mode")
+    is_reload = command.get("command") == "reload"
+    if is_reload and servable is None:
+        raise RollError("a reload needs a servable")
     if servable is not None and not isinstance(servable, str):
         raise RollError(f"servable {servable!r} is not a text")
     if mode is not None and mode not in MODES:
         raise RollError(f"mode {mode!r} is not one of {', '.join(MODES)}")
-    return RestartRequest(
+    return RollRequest(
         servable,
+        _count(command, "version", 0) if is_reload else None,
         mode,
         _count(command, "min_ready", MIN_READY_DEFAULT),
         _count(command, "settle_ms", SETTLE_MS_DEFAULT),
@@ -158,10 +164,13 @@ class Candidate:
     target: str | None
 
 
-def plan_restart(
-    candidates: Sequence[Candidate], mode: str | None, min_ready: int
+def plan_roll(
+    candidates: Sequence[Candidate],
+    mode: str | None,
+    min_ready: int,
+    version: int | None = None,
 ) -> list[Replacement]:
-    """One replacement per worker, in their order.
+    """One replacement per worker, in their order. version: to which they go, None = they stay.
 
     mode: None = surge where processes can share a device, which is the CPU; on others in place, for
     two processes may not fit on it. min_ready: workers of a service that stay READY at any moment.
@@ -184,9 +193,18 @@ def plan_restart(
                 f"is replaced, fewer than min_ready {min_ready}: take --mode {SURGE}, or a "
                 "smaller --min-ready"
             )
-        new = candidate.slot if chosen == IN_PLACE else twin(candidate.slot)
+        if version is not None:
+            new = slot_of_version(candidate.slot, version)
+        else:
+            new = candidate.slot if chosen == IN_PLACE else twin(candidate.slot)
         replacements.append(Replacement(candidate.slot, new, chosen, candidate.generation))
     return replacements
+
+
+def slot_of_version(slot: str, version: int) -> str:
+    """The same place of another version: `add/1/device0` and 2 give `add/2/device0`."""
+    servable, _, place = slot.rsplit("/", 2)
+    return f"{servable}/{version}/{place.removesuffix(TWIN_MARK)}"
 
 
 def twin(slot: str) -> str:

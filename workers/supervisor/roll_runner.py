@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from telemetry.log import get_logger
+from workers.servable.loader import resolve_version
 from workers.supervisor import slot as slots
+from workers.supervisor.child import ChildSpec
 from workers.supervisor.crew import Crew
+from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
 from workers.supervisor.roll import (
     Begin,
@@ -15,13 +19,14 @@ from workers.supervisor.roll import (
     Drain,
     Forget,
     Replacement,
-    RestartRequest,
     Roll,
     RollError,
+    RollRequest,
     Withdraw,
-    plan_restart,
+    plan_roll,
 )
 from workers.supervisor.stop_policy import WORKER
+from workers.supervisor.worker_log import log_file_name
 
 log = get_logger("SERVING")
 
@@ -29,19 +34,40 @@ log = get_logger("SERVING")
 class RollRunner:
     """The roll that runs, or the last one. All calls come from the supervisor's thread."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, losses: LossReporter) -> None:
         self._crew = crew
+        self._losses = losses
         self._roll: Roll | None = None
         #: Why the roll failed, in words.
         self._failure: str | None = None
+        #: What to start in the new slots.
+        self._specs: dict[str, ChildSpec] = {}
+        #: The servable that goes to another version, and what the broker was told of its shares.
+        self._servable: str | None = None
+        self._shares: dict[str, tuple[tuple[int, int], ...]] = {}
         #: Slots that nobody wants: they go once their process has gone.
         self._dismissed: set[str] = set()
 
     # ------------------------------------------------------------ asked for
 
-    def restart(self, asked: RestartRequest) -> list[dict[str, Any]]:
+    def ask(self, asked: RollRequest) -> list[dict[str, Any]]:
         """Begin to replace workers; returns the plan. Raises: RollError."""
-        servable = asked.servable
+        members = self._members_of(asked.servable)
+        version = None
+        if asked.version is not None:
+            version, members = self._reload_of(members, asked.version)
+        candidates = [_candidate(member) for member in members]
+        planned = plan_roll(candidates, asked.mode, asked.min_ready, version)
+        if not asked.is_dry_run:
+            self._begin(Roll(planned, asked.settle_ms))
+            self._specs = {
+                step.new: _successor_spec(member.spec, step.new, version)
+                for step, member in zip(planned, members, strict=True)
+            }
+            self._servable = asked.servable if version is not None else None
+        return [_as_document(step) for step in planned]
+
+    def _members_of(self, servable: str | None) -> list[Member]:
         members = [
             member
             for member in self._crew.of_kind(WORKER)
@@ -58,17 +84,28 @@ class RollRunner:
                     f"worker {member.spec.slot} is that of a group of ranks, which cannot be there "
                     "twice: kill it, and the group is started again"
                 )
-        candidates = [_candidate(member) for member in members]
-        planned = plan_restart(candidates, asked.mode, asked.min_ready)
-        if not asked.is_dry_run:
-            self._begin(Roll(planned, asked.settle_ms))
-        return [_as_document(step) for step in planned]
+        return members
+
+    def _reload_of(self, members: Sequence[Member], asked: int) -> tuple[int, list[Member]]:
+        """The version that a reload goes to, and the workers of the one that it comes from."""
+        spec = members[0].spec
+        running = {member.spec.version for member in members}
+        has_models = any(member.report.get("models") for member in members)
+        directory = spec.document["servable_directory"]
+        try:
+            version = resolve_version(directory, spec.servable, asked, has_models)
+        except RuntimeError as error:
+            raise RollError(str(error)) from None
+        if version in running:
+            raise RollError(f"version {version} of {spec.servable} runs already")
+        return version, [m for m in members if m.spec.version == max(running)]
 
     def _begin(self, roll: Roll) -> None:
         if self._roll is not None and not self._roll.is_over:
             raise RollError(f"another roll is under way and waits for slot {self._roll.waits_for}")
         self._roll = roll
         self._failure = None
+        self._servable = None
         log.info("roll begun", slots=len(roll.replacements))
 
     # ------------------------------------------------------------ carried out
@@ -80,6 +117,7 @@ class RollRunner:
                 self._dismissed.remove(name)
                 del self._crew.members[name]
         roll = self._roll
+        self._share()
         if roll is None or roll.is_over:
             return False
         action = roll.next_action(self._crew.snapshots(), now_ns)
@@ -102,9 +140,39 @@ class RollRunner:
 
     def _begin_slot(self, action: Begin) -> None:
         old = self._crew.members[action.old]
-        document = {**old.spec.document, "worker_id": action.new}
-        spec = replace(old.spec, slot=action.new, document=document)
+        spec = self._specs[action.new]
+        if spec.needs_devices:
+            spec = replace(spec, document={**spec.document, "models": self._models_of(spec)})
         self._crew.add([spec], old.slot.generation)
+
+    def _models_of(self, spec: ChildSpec) -> Any:
+        """What the device workers have loaded that an extra worker will call."""
+        loaded = [member.report.get("models") for member in self._crew.device_workers(spec)]
+        return next((models for models in loaded if models is not None), {})
+
+    # ------------------------------------------------------------ shares
+
+    def _share(self) -> None:
+        """While two versions run, each gets version 0 in proportion to its workers."""
+        if self._servable is None:
+            return
+        ready: dict[int, int] = {}
+        for member in self._crew.of_kind(WORKER):
+            spec = member.spec
+            if spec.servable == self._servable and not spec.needs_devices:
+                is_ready = member.slot.state == slots.READY
+                ready[spec.version] = ready.get(spec.version, 0) + is_ready
+        counts = tuple(sorted(item for item in ready.items() if item[1]))
+        shares = counts if len(counts) > 1 else ()
+        if shares != self._shares.get(self._servable, ()):
+            self._shares[self._servable] = shares
+            self._losses.share(self._servable, shares)
+
+    def broker_started(self) -> None:
+        """A new broker knows of no shares."""
+        for servable, shares in self._shares.items():
+            if shares:
+                self._losses.share(servable, shares)
 
     def _drain(self, action: Drain, now_ns: int) -> None:
         member = self._crew.members[action.slot]
@@ -144,6 +212,19 @@ class RollRunner:
             "waits_for": roll.waits_for,
             "replacements": [_as_document(step) for step in roll.replacements],
         }
+
+
+def _successor_spec(spec: ChildSpec, slot: str, version: int | None) -> ChildSpec:
+    """The same worker in another slot, perhaps of another version."""
+    document = {**spec.document, "worker_id": slot}
+    if version is None:
+        return replace(spec, slot=slot, document=document)
+    document |= {"version": version, "version_asked": version}
+    log_file = spec.log_file
+    if log_file is not None:
+        process = slot.rpartition("/")[2]
+        log_file = log_file.with_name(log_file_name(spec.servable, process, version))
+    return replace(spec, slot=slot, document=document, version=version, log_file=log_file)
 
 
 def _candidate(member: Member) -> Candidate:

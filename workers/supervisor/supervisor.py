@@ -29,7 +29,7 @@ from workers.supervisor.hang_policy import HangLimits
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import NS_PER_S, Member
 from workers.supervisor.restart_policy import EXIT_WATCHDOG, RestartLimits
-from workers.supervisor.roll import RollError, read_restart
+from workers.supervisor.roll import RollError, read_roll
 from workers.supervisor.roll_runner import RollRunner
 from workers.supervisor.run_directory import RunDirectory
 from workers.supervisor.slot import NS_PER_MS
@@ -42,6 +42,8 @@ log = get_logger("SERVING")
 T = TypeVar("T")
 
 HANG_LIMITS = HangLimits()
+
+ROLL_COMMANDS = ("restart", "reload")
 
 #: Nothing is in flight while a server starts: who does not go in this time is killed.
 ABORT_GRACE_MS = 2_000
@@ -84,7 +86,7 @@ class Supervisor:
         self._losses = LossReporter(directory.workers_address)
         self._crew = Crew(self._selector, self._losses, limits, chance, self)
         self._crew.doors = DoorTable(is_shared)
-        self._rolls = RollRunner(self._crew)
+        self._rolls = RollRunner(self._crew, self._losses)
         self._watch = Watch(hang)
         self._listener: ControlListener | None = None
         self._starts: list[_Start] = []
@@ -295,6 +297,7 @@ class Supervisor:
 
     def doors_changed(self) -> None:
         """Keep `server.json` true: a door, a gateway or a broker came or went."""
+        self._rolls.broker_started()
         self._directory.write_server(
             {
                 "pid": os.getpid(),
@@ -318,13 +321,13 @@ class Supervisor:
                 return {"ok": False, "error": f"grace_ms {grace_ms!r} is not an integer >= 0"}
             self._begin_stop(grace_ms, EXIT_OK, None)
             return {"ok": True, "is_stopping": True}
-        if name != "restart" and name not in SLOT_COMMANDS:
+        if name not in ROLL_COMMANDS and name not in SLOT_COMMANDS:
             return {"ok": False, "error": f"command {name!r:.80} is unknown"}
         if self._starts or self._stop_deadline_ns is not None:
             return {"ok": False, "error": f"the server is {self._state()}"}
         try:
-            if name == "restart":
-                return {"ok": True, "plan": self._rolls.restart(read_restart(command))}
+            if name in ROLL_COMMANDS:
+                return {"ok": True, "plan": self._rolls.ask(read_roll(command))}
             SLOT_COMMANDS[name](self._crew, command.get("slot"), time.monotonic_ns())
         except (RollError, SlotCommandError) as error:
             return {"ok": False, "error": str(error)}

@@ -10,10 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from mindbus.mindspore_check import library_environment
 from mindspore_serving.server.devices import TARGETS, available_device_types
 from mindspore_serving.server.distributed.start import check_address
 from mindspore_serving.server.start_config import absolute_path, check_dec_key, check_dec_mode
 from protocol.parameter_checks import check_int, check_str
+from workers.backends.mindspore_discovery import ASCEND_ROOT
 from workers.distributed.launch_plan import (
     AgentsSettings,
     Entry,
@@ -59,6 +61,7 @@ def startup_agents(
         if group_config_files is None
         else _check_entries("group_config_files", group_config_files)
     )
+    backend = os.environ.get("MINDBUS_BACKEND") or "mindspore"
     key = None if dec_key is None else check_dec_key(dec_key)
     mode = check_dec_mode(dec_mode)
     try:
@@ -71,9 +74,12 @@ def startup_agents(
             agent_ip=None if agent_ip is None else check_str("agent_ip", agent_ip),
             rank_start=None if rank_start is None else check_int("rank_start", rank_start, 0),
             device_target=TARGETS[available_device_types()[0]] or "CPU",
-            backend=os.environ.get("MINDBUS_BACKEND") or "mindspore",
+            backend=backend,
             dec_key=key,
             dec_mode=mode,
+            libraries=library_environment(os.environ, ASCEND_ROOT)
+            if backend == "mindspore"
+            else {},
         )
         check_files(settings)
         text = _launch(settings)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from mindbus.mindspore_check import warn_of_version
 from mindbus.servables import ServableLaunch, check_servable
-from mindbus.version_check import warn_of_version
 from mindspore_serving.server.devices import TARGETS, available_device_types
 from mindspore_serving.server.host import host
 from mindspore_serving.server.start_config import absolute_path

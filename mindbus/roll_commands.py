@@ -1,4 +1,4 @@
-"""`mindbus restart`: replace the workers of a running server one by one, and show how it goes."""
+"""`mindbus restart` and `reload`: replace workers one by one, and show how it goes."""
 
 from __future__ import annotations
 
@@ -24,22 +24,48 @@ BAR_WIDTH = 24
 #: How far a replacement is when it is in a state, as a part of one.
 PARTS = {"WAITING": 0.0, "STARTING": 0.25, "SETTLING": 0.5, "DRAINING": 0.75, "DONE": 1.0}
 
-DESCRIPTION = """\
-Replaces every worker of a running server, or of one servable, by a new process, one at a time,
-while everything keeps answering. By surge: start the new one, wait until it is ready, drain the old
-one; or in place: drain the old one first, for a device that one process owns. The exit code is 0
-when every worker is replaced, and 1 when the roll stopped: what was not replaced serves on."""
+HOW = """\
+One worker at a time, while everything keeps answering. By surge: start the new one, wait until it
+is ready, drain the old one; or in place: drain the old one first, for a device that one process
+owns. The exit code is 0 when every worker is replaced, and 1 when the roll stopped: what was not
+replaced serves on."""
+
+RESTART_DESCRIPTION = f"""\
+Replaces every worker of a running server, or of one servable, by a new process.
+{HOW}"""
+
+RELOAD_DESCRIPTION = f"""\
+Goes to another version of a servable: the newest directory, or the one that is named.
+{HOW}
+While both versions run, requests for version 0 are shared between them; those for a version that is
+named go to that version as long as it runs."""
 
 
-def add_parser(commands: Any) -> None:
-    """Declare `restart` and its flags."""
-    parser = commands.add_parser(
+def add_parsers(commands: Any) -> None:
+    """Declare `restart` and `reload` and their flags."""
+    restart = commands.add_parser(
         "restart",
         help="replace the workers one at a time while everything keeps answering",
-        description=DESCRIPTION,
+        description=RESTART_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("servable", nargs="?", metavar="SERVABLE", help="default: every servable")
+    restart.add_argument("servable", nargs="?", metavar="SERVABLE", help="default: every servable")
+    restart.set_defaults(version_number=None)
+    _add_flags(restart, "restart")
+    reload = commands.add_parser(
+        "reload",
+        help="go to another version of a servable while everything keeps answering",
+        description=RELOAD_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    reload.add_argument("servable", metavar="SERVABLE")
+    reload.add_argument(
+        "--version-number", type=int, default=0, metavar="N", help="0: the newest (default)"
+    )
+    _add_flags(reload, "reload")
+
+
+def _add_flags(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--mode",
         choices=MODES,
@@ -62,7 +88,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="show the plan, do nothing")
     add_run_directory(parser)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, command=command)
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -70,13 +96,14 @@ def run(flags: argparse.Namespace) -> int:
     directory = read_run_directory(vars(flags), os.environ)
     request = {
         "servable": flags.servable,
+        "version": flags.version_number,
         "mode": flags.mode,
         "min_ready": flags.min_ready,
         "settle_ms": flags.settle_ms,
         "is_dry_run": flags.dry_run,
     }
     with RuntimeClient(directory) as client:
-        plan = client.restart(request)
+        plan = client.roll(flags.command, request)
         if flags.dry_run:
             print("\n".join(plan_lines(plan)))
             return EXIT_OK

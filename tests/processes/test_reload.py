@@ -1,0 +1,221 @@
+"""`mindbus reload`: a servable goes to another version under load, and no request fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mindbus.bus_client import BusClient
+from mindbus.bus_errors import BusError
+from mindspore_serving.client import Client
+from tests.processes.probe import SERVABLES, broker_stats
+from tests.processes.server_process import CHECKOUT, ServerProcess
+from tests.processes.waiting import wait_until
+
+pytestmark = pytest.mark.process
+
+CONFIG = """
+from mindspore_serving.server import register
+
+model = register.declare_model("scale.json", "MindIR", with_batch_dim=True)
+
+
+@register.register_method(output_names=["y"])
+def scale(x):
+    return register.add_stage(model, x, outputs_count=1)
+"""
+
+DOUBLE = json.loads((SERVABLES / "probe" / "1" / "double.json").read_text())
+
+
+def write_version(root: Path, version: int, **changes: Any) -> None:
+    """Version n multiplies by 10^n, unless it is told something else."""
+    directory = root / "scale" / str(version)
+    directory.mkdir(parents=True)
+    (root / "scale" / "servable_config.py").write_text(CONFIG)
+    script = {**DOUBLE, "factor": 10.0**version, "delay_ms": 5, **changes}
+    (directory / "scale.json").write_text(json.dumps(script))
+
+
+def reload(server: ServerProcess, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = (sys.executable, "-m", "mindbus", "reload", "scale")
+    where = ("--run-directory", str(server.run_directory))
+    return subprocess.run(
+        [*command, *where, *flags], cwd=CHECKOUT, capture_output=True, text=True, timeout=120
+    )
+
+
+def slots_of(server: ServerProcess) -> dict[str, str]:
+    return {s["slot"]: s["state"] for s in server.status()["slots"] if s["kind"] == "worker"}
+
+
+class Load:
+    """Clients that never retry and count which version answered."""
+
+    def __init__(self, address: str) -> None:
+        self.factors: Counter[int] = Counter()
+        self.failures: list[Any] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(address,)) for _ in range(4)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, address: str) -> None:
+        client = Client(address, "scale", "scale")
+        while not self._over.wait(0.01):
+            answer = client.infer([{"x": np.ones(4, np.float32)}])
+            if isinstance(answer, list) and "y" in answer[0]:
+                self.factors[int(answer[0]["y"][0])] += 1
+            else:
+                self.failures.append(answer)
+
+
+@contextmanager
+def serving(root: Path, *flags: str) -> Iterator[tuple[ServerProcess, Load]]:
+    with ServerProcess(root, "--backend", "numpy", *flags) as server:
+        load = Load(server.grpc_address)
+        try:
+            yield server, load
+        finally:
+            load.stop()
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags"),
+    [("0,1", ("--mode", "surge")), ("0,1", ("--mode", "in-place")), ("0", ())],
+    ids=["two workers by surge", "two workers in place", "a single worker by surge"],
+)
+def test_a_new_version_takes_over_under_load_and_no_request_fails(
+    tmp_path: Path, devices: str, flags: tuple[str, ...]
+) -> None:
+    write_version(tmp_path, 1)
+    logs = tmp_path / "logs"
+    where = ("--device-ids", devices, "--worker-log-directory", str(logs))
+    with serving(tmp_path, *where) as (server, load):
+        wait_until(lambda: load.factors[10] >= 20)
+        write_version(tmp_path, 2)
+        done = reload(server, "--settle-ms", "300", *flags)
+        assert (done.returncode, done.stderr) == (0, "")
+        workers = len(devices.split(","))
+        assert slots_of(server) == {f"scale/2/device{n}": "READY" for n in range(workers)}
+        log = logs / "log_scale_device0_version2.log"
+        assert "version number: 2" in log.read_text()
+        before = load.factors[10]
+        wait_until(lambda: load.factors[100] >= 50)
+        assert load.factors[10] == before, "the old version answers nobody any more"
+        load.stop()
+        assert load.failures == []
+        assert set(load.factors) == {10, 100}
+        with BusClient(server.producers_address) as client:
+            x = np.ones(4, np.float32)
+            assert client.infer("scale", "scale", {"x": x}, version=2)[0]["y"][0] == 100
+            with pytest.raises(BusError):
+                client.infer("scale", "scale", {"x": x}, version=1, timeout=5)
+
+
+def test_while_two_versions_run_each_answers_its_share(tmp_path: Path) -> None:
+    write_version(tmp_path, 1)
+    write_version(tmp_path, 2)
+    flags = ("--device-ids", "0,1,2", "--servable", "scale:1")
+    with serving(tmp_path, *flags) as (server, load):
+        wait_until(lambda: load.factors[10] >= 20)
+        roll = threading.Thread(target=reload, args=(server, "--settle-ms", "3000"))
+        roll.start()
+        wait_until(lambda: len(slots_of(server)) == 4 and load.factors[100] >= 1)
+        seen = load.factors.copy()
+        wait_until(lambda: sum(load.factors.values()) - sum(seen.values()) >= 100)
+        share = (load.factors - seen)[100] / 100
+        print(f"one of four workers has the new version: it answered {share:.2f}")
+        assert 0 < share < 0.5
+        roll.join()
+        load.stop()
+        assert load.failures == []
+
+
+@pytest.mark.parametrize("mode", ["surge", "in-place"])
+def test_a_version_that_cannot_be_loaded_stops_the_roll_and_the_old_one_serves_on(
+    tmp_path: Path, mode: str
+) -> None:
+    write_version(tmp_path, 1)
+    with serving(tmp_path, "--device-ids", "0,1") as (server, load):
+        write_version(tmp_path, 2, op="no such op")
+        done = reload(server, "--mode", mode)
+        assert done.returncode == 1
+        assert (
+            "slot scale/2/device0 failed, phase STARTING: Raise failed: Load model" in done.stderr
+        )
+        old = {"scale/1/device0": "READY", "scale/1/device1": "READY"}
+        assert wait_until(lambda: slots_of(server) == old)
+        before = load.factors[10]
+        wait_until(lambda: load.factors[10] >= before + 50)
+        load.stop()
+        assert load.failures == []
+        assert set(load.factors) == {10}
+
+
+def test_a_version_that_dies_of_its_first_requests_stops_the_roll_and_fails_nobody(
+    tmp_path: Path,
+) -> None:
+    write_version(tmp_path, 1)
+    with serving(tmp_path, "--device-ids", "0,1") as (server, load):
+        wait_until(lambda: load.factors[10] >= 20)
+        write_version(tmp_path, 2, faults=[{"when_first_value": 1, "do": "segfault"}])
+        done = reload(server, "--settle-ms", "2000")
+        assert done.returncode == 1
+        assert "slot scale/2/device0 failed, phase SETTLING: killed by SIGSEGV" in done.stderr
+        old = {"scale/1/device0": "READY", "scale/1/device1": "READY"}
+        assert wait_until(lambda: slots_of(server) == old)
+        before = load.factors[10]
+        wait_until(lambda: load.factors[10] >= before + 50)
+        load.stop()
+        assert load.failures == []
+        assert broker_stats(server)["counters"]["failed"] == 0
+
+
+def test_what_cannot_be_reloaded_is_refused_with_its_reason(tmp_path: Path) -> None:
+    write_version(tmp_path, 1)
+    with ServerProcess(tmp_path, "--backend", "numpy") as server:
+        assert reload(server).stderr == (
+            "mindbus: the server refused: version 1 of scale runs already\n"
+        )
+        assert "specified version number: 7" in reload(server, "--version-number", "7").stderr
+        write_version(tmp_path, 3)
+        assert reload(server, "--dry-run").stdout == (
+            "1. scale/1/device0  surge, new slot scale/3/device0\n"
+        )
+
+
+def test_a_killed_gateway_learns_the_shares_again(tmp_path: Path) -> None:
+    write_version(tmp_path, 1)
+    write_version(tmp_path, 2)
+    flags = ("--device-ids", "0,1", "--servable", "scale:1")
+    with ServerProcess(tmp_path, "--backend", "numpy", *flags) as server:
+        roll = threading.Thread(target=reload, args=(server, "--settle-ms", "6000"))
+        roll.start()
+        assert wait_until(lambda: slots_of(server).get("scale/2/device0") == "READY")
+        os.kill(server.slot("gateway/0")["pid"], signal.SIGKILL)
+        assert wait_until(lambda: server.slot("gateway/0")["generation"] == 2)
+        assert wait_until(lambda: server.slot("gateway/0")["state"] == "READY")
+        with BusClient(server.producers_address) as client:
+            wait_until(lambda: len(client.stats()["workers"]) == 3)
+            x = np.ones(4, np.float32)
+            answers = [client.infer("scale", "scale", {"x": x})[0]["y"][0] for _ in range(30)]
+        assert set(answers) == {10, 100}
+        roll.join()
