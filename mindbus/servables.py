@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workers.launch import GroupPlace
 from workers.servable.loader import resolve_version
 from workers.supervisor.start_error import StartError
 
@@ -21,6 +22,7 @@ class ServableLaunch:
     extra_workers: processes beside them that run Python stages; without device ids they are the
     only workers, and load the models themselves.
     batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
+    group: of a distributed servable, which has one worker and no extra ones.
     """
 
     servable_directory: str
@@ -33,6 +35,7 @@ class ServableLaunch:
     dec_key: bytes | None = field(default=None, repr=False)
     dec_mode: str = "AES-GCM"
     batch_sizes: tuple[int, ...] | None = None
+    group: GroupPlace | None = None
 
     def resolved_version(self) -> int:
         """The version that will run. A worker that declares models checks that it is there."""
@@ -43,6 +46,8 @@ class ServableLaunch:
 
 def worker_slot(launch: ServableLaunch, version: int, device: int | None, extra: int | None) -> str:
     """The name of a worker's slot, which is its worker id: by its device, or by its number."""
+    if launch.group is not None:
+        return f"{launch.servable_name}/{version}/distributed"
     place = f"extra{extra}" if device is None else f"device{device}"
     return f"{launch.servable_name}/{version}/{place}"
 
@@ -55,7 +60,8 @@ def worker_document(
     version: resolved. device: None for extra worker number `extra`. address: of the broker.
     """
     key = launch.dec_key
-    return {
+    group = {} if launch.group is None else {"group": vars(launch.group)}
+    return group | {
         "servable_directory": str(Path(launch.servable_directory).absolute()),
         "servable_name": launch.servable_name,
         "version": version,

@@ -368,7 +368,8 @@ class Server:
             }
         directory = self.settings.worker_log_directory
         process = document["worker_id"].rpartition("/")[2]
-        log_name = log_file_name(launch.servable_name, process, version)
+        log_version = version if launch.group is None else None  # as MindSpore Serving names it
+        log_name = log_file_name(launch.servable_name, process, log_version)
         environment = dict(self._libraries) if launch.backend == "mindspore" else {}
         if device is not None:
             environment["SERVING_DEVICE_ID"] = str(device)
@@ -386,4 +387,5 @@ class Server:
             needs_devices=models is not None,
             has_page=True,
             log_file=None if directory is None else directory.absolute() / log_name,
+            is_distributed=launch.group is not None,
         )

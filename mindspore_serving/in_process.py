@@ -72,6 +72,8 @@ class InProcessServer:
         """
         if len(launches) != 1 or len(launches[0].device_ids) != 1:
             raise StartError("one process serves one servable on one device")
+        if launches[0].group is not None:
+            raise StartError("a distributed servable needs a server of several processes")
         launch = launches[0]
         check_servable(launch)
         with self._lock:

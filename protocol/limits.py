@@ -79,3 +79,19 @@ HEARTBEAT_LIVENESS = 10
 
 #: A service whose last worker is gone is remembered this long; its requests wait for a restart.
 SERVICE_GRACE_MS = 60_000
+
+#: Ranks of one group, and items of any list in a message of the group.
+GROUP_RANKS_MAX = 4096
+
+#: Worker and agents of a group show that they live once in this time.
+GROUP_HEARTBEAT_INTERVAL_MS = 1_000
+
+#: A rank, a launcher or a worker that is silent for so many intervals has left the group
+#: (MindSpore Serving notes 20 unanswered pings in its log).
+GROUP_LIVENESS = 20
+
+#: A rank answers a batch within this time, or the group is restarted (MindSpore Serving: 10 s).
+GROUP_RESULT_WAIT_MS = 10_000
+
+#: The same for the first batch of its shapes, for which every rank compiles its graph.
+GROUP_COMPILE_WAIT_MS = 600_000

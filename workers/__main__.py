@@ -54,6 +54,10 @@ class WakeupSignals:
         """From now on the bus reads signals; before, one ends the process: nobody waits for it."""
         self._is_serving = True
 
+    def end(self, code: int) -> None:
+        """End the process at once, from any thread."""
+        _end(code)
+
     def fileno(self) -> int:
         """The descriptor to poll."""
         return self._reader.fileno()

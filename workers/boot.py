@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from telemetry.log import get_logger
 from workers.backends.base import Backend, BackendError, DeviceReport
 from workers.bus import Signals
+from workers.distributed.group_backend import GroupBackend
 from workers.launch import BACKENDS, Launch
 from workers.model_calls import ModelCalls
 from workers.servable.call_methods import call_method
@@ -39,6 +40,9 @@ class ProcessSignals(Signals, Protocol):
     def serve(self) -> None:
         """From now on the bus reads them; before, a signal ends the process."""
 
+    def end(self, code: int) -> None:
+        """End the process at once, from any thread."""
+
 
 class BootError(Exception):
     """The servable cannot be served; the text is for the person who started it."""
@@ -47,7 +51,7 @@ class BootError(Exception):
 class Servable(NamedTuple):
     """What a boot has made: a servable version, loaded and warm, on its device.
 
-    model_calls: of an extra worker, where its models are.
+    model_calls: of an extra worker, where its models are. backend: what has loaded the models.
     """
 
     declaration: ServableDeclaration
@@ -55,6 +59,7 @@ class Servable(NamedTuple):
     executor: Executor
     device: DeviceReport
     model_calls: ModelCalls | None = None
+    backend: Backend | None = None
 
 
 def boot(launch: Launch, signals: ProcessSignals | None = None) -> Servable:
@@ -77,13 +82,14 @@ def boot(launch: Launch, signals: ProcessSignals | None = None) -> Servable:
     if signals is not None:
         signals.install()  # again: the library behind the device may have handlers of its own
     declaration = declaration or _declare(launch)
+    _check_kind(declaration, backend)
     runners = {
         key: _load_model(launch, model, backend) for key, model in declaration.models.items()
     }
     _add_call_methods(declaration, runners)
     executor = _make_executor(declaration, runners)
     log.info("servable loaded", service=launch.service, device=f"{device.target}:{device.id}")
-    return Servable(declaration, runners, executor, device)
+    return Servable(declaration, runners, executor, device, backend=backend)
 
 
 def _boot_without_models(launch: Launch, described: Mapping[str, Any]) -> Servable:
@@ -141,6 +147,8 @@ def _add_call_methods(declaration: ServableDeclaration, models: Mapping[str, Che
 
 
 def _make_backend(launch: Launch) -> Backend:
+    if launch.group is not None:
+        return GroupBackend(launch.group, is_first=launch.generation == 1)
     module_name, class_name = BACKENDS[launch.backend]
     try:
         made: Backend = getattr(importlib.import_module(module_name), class_name)()
@@ -149,11 +157,25 @@ def _make_backend(launch: Launch) -> Backend:
     return made
 
 
+def _check_kind(declaration: ServableDeclaration, backend: Backend) -> None:
+    """Raises BootError unless a distributed servable is started as one, and no other is."""
+    if isinstance(backend, GroupBackend):
+        try:
+            backend.check(declaration)
+        except BackendError as error:
+            raise BootError(str(error)) from None
+    elif any(model.group is not None for model in declaration.models.values()):
+        raise BootError(
+            f"Servable '{declaration.name}' is declared as distributed servable, it is started by "
+            "distributed.start_servable"
+        )
+
+
 def _declare(launch: Launch) -> ServableDeclaration:
     directory, name = launch.servable_directory, launch.servable_name
     try:
         declaration = import_servable(directory, name)
-        resolve_version(directory, name, launch.version_asked, bool(declaration.models))
+        resolve_version(directory, name, launch.version_asked, declaration.has_model_files)
     except RuntimeError as error:
         if error.__cause__ is not None:  # where in the user's code: for the log only
             log.error("import of the servable failed", exc_info=error.__cause__)
@@ -188,6 +210,8 @@ def _load_model(launch: Launch, model: ModelDeclaration, backend: Backend) -> Mo
         runner = ModelRunner(model, loaded, launch.batch_sizes)
         runner.warm_up()
     except (BackendError, RuntimeError) as error:
+        if model.group is not None:
+            raise BootError(str(error)) from None
         raise BootError(
             f"Raise failed: Load model failed, servable directory: '{launch.servable_directory}', "
             f"servable name: '{launch.servable_name}', model file: '[{', '.join(model.files)}]', "

@@ -2,6 +2,7 @@
 
 Rule 1: whoever runs a model holds the *seat*, so no two models ever run at once. That is this
 thread, or the main thread for a run that is too short to be handed over.
+A group of ranks may have several seats, and a thread for each, so that its stages overlap.
 Rule 2: calls of models out of Python stages take turns with the works that wait.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from queue import SimpleQueue
 
 from protocol.values import Result
@@ -32,23 +34,30 @@ class DeviceThread:
     """Runs works as long as there are some, and calls one by one.
 
     run_next: runs one work; returns False if none was there. on_failed: called on the thread if
-    it ends by a bug.
+    it ends by a bug. width: seats and threads.
     """
 
-    def __init__(self, run_next: Callable[[], bool], on_failed: Callable[[], None]) -> None:
+    def __init__(
+        self, run_next: Callable[[], bool], on_failed: Callable[[], None], width: int = 1
+    ) -> None:
         #: Held by the thread that runs a model.
-        self.seat = threading.Lock()
+        self.seat: AbstractContextManager[bool] = (
+            threading.Lock() if width == 1 else threading.BoundedSemaphore(width)
+        )
         #: The thread ended by a bug of ours; why is in the log.
         self.has_failed = False
         self._run_next = run_next
         self._on_failed = on_failed
         #: True = see whether there is work; None = end.
         self._orders: SimpleQueue[_Call | bool | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._serve, name="device", daemon=True) for _ in range(width)
+        ]
 
     def start(self) -> None:
         """Begin to take orders."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def wake(self) -> None:
         """Run works until none is left."""
@@ -65,8 +74,10 @@ class DeviceThread:
 
     def close(self) -> None:
         """End the thread after what it runs, and wait for it."""
-        self._orders.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._orders.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _serve(self) -> None:
         try:

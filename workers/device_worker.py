@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from protocol import control, limits
@@ -25,6 +26,7 @@ from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
 from workers.boot import BootError, ProcessSignals, Servable, boot
 from workers.bus import WAKE, Bus, Delivery, Wake
+from workers.distributed.group_backend import GroupBackend
 from workers.launch import Launch, LaunchError, read_launch
 from workers.pipeline import Pipeline
 from workers.progress_page import STARTED_MAX, ProgressPage
@@ -35,6 +37,7 @@ log = get_logger("WORKER")
 EXIT_DRAINED = 0
 EXIT_BUG = 1
 EXIT_BOOT_FAILED = 3
+EXIT_GROUP_LOST = 4
 
 #: At most one line about faults of user code and models in this time.
 FAULT_LOG_INTERVAL_NS = 1_000_000_000
@@ -66,7 +69,20 @@ def run_worker(
         log.info("boot failed", error=str(error))
         report({"state": "failed", "error": str(error)})
         return EXIT_BOOT_FAILED
+    if isinstance(servable.backend, GroupBackend):
+        assert signals is not None, "a distributed servable has a process of its own"
+        servable.backend.serve(partial(_end_with_group, report, signals))
     return _Service(launch, servable, stop, report, signals, dialects, page).run()
+
+
+def _end_with_group(report: Report, signals: ProcessSignals, reason: str) -> None:
+    """The group is over, and the process with it: the next one forms a new group.
+
+    The broker gives it what this one still holds.
+    """
+    log.error("group lost", reason=reason)
+    report({"state": "failed", "error": reason})
+    signals.end(EXIT_GROUP_LOST)
 
 
 # ---------------------------------------------------------------- serve
@@ -103,6 +119,7 @@ class _Service:
             self._on_progress,
             lambda: self._bus.deliveries.put(WAKE),
             is_remote=servable.model_calls is not None,
+            device_width=servable.declaration.device_width,
         )
         self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects)
         self._epoch = 0
@@ -257,7 +274,8 @@ def _offer(launch: Launch, servable: Servable) -> control.Ready:
         service=launch.service,
         # Three batches: one on the device, one in Python stages, one that gathers or is answered.
         # With two, each cycle waits for the broker once (overlap 1.7 to 1.8 instead of 1.8 to 1.9).
-        credit=min(limits.CREDIT_MAX, STARTED_MAX, 3 * batch_size),
+        # What runs models several batches at once holds more.
+        credit=min(limits.CREDIT_MAX, STARTED_MAX, (2 + declaration.device_width) * batch_size),
         methods=tuple(map(declaration.signature, methods)),
         device=control.Device(*servable.device),
         pid=os.getpid(),

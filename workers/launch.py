@@ -20,6 +20,18 @@ BACKENDS = {
 DEC_MODES = ("AES-GCM", "AES-CBC")
 
 
+@dataclass(frozen=True)
+class GroupPlace:
+    """Where the group of a distributed servable meets. address: `ip:port` of its worker.
+
+    wait_s: how long the worker waits for its agents; 0 = for ever.
+    """
+
+    rank_table_file: str
+    address: str
+    wait_s: int
+
+
 class LaunchError(Exception):
     """A launch document that cannot be followed; the text names the key and the value."""
 
@@ -35,6 +47,7 @@ class Launch:
     producers_address: where calls of these models go.
     worker_id, generation: the slot and its incarnation. dec_key: never shown, not even by `repr`.
     batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
+    group: of a distributed servable.
     """
 
     servable_directory: str
@@ -53,6 +66,7 @@ class Launch:
     batch_sizes: tuple[int, ...] | None
     models: Mapping[str, Any] | None = None
     producers_address: str = ""
+    group: GroupPlace | None = None
 
     @property
     def service(self) -> str:
@@ -73,12 +87,13 @@ def read_launch(document: Mapping[str, Any]) -> Launch:
         workers_address=_text(document, "workers_address"),
         worker_id=_text(document, "worker_id"),
         generation=_number(document, "generation", 0),
-        dec_key=_key(document),
+        dec_key=decode_key(document),
         dec_mode=_one_of(document, "dec_mode", DEC_MODES),
         parent_pid=_number(document, "parent_pid", 0),
         batch_sizes=_sizes(document),
         models=_models(document),
         producers_address=_optional_text(document, "producers_address") or "",
+        group=_group(document),
     )
     if launch.models is not None:
         _text(document, "producers_address")
@@ -128,7 +143,8 @@ def _optional_number(document: Mapping[str, Any], key: str) -> int | None:
     return None if _field(document, key) is None else _number(document, key, 0)
 
 
-def _key(document: Mapping[str, Any]) -> bytes | None:
+def decode_key(document: Mapping[str, Any]) -> bytes | None:
+    """The key of encrypted models in a document for stdin, or None. Raises LaunchError."""
     value = document.get("dec_key")
     if value is None:
         return None
@@ -154,6 +170,17 @@ def _sizes(document: Mapping[str, Any]) -> tuple[int, ...] | None:
             f"key 'batch_sizes' of the launch document is {value!r}, not a list of numbers >= 1"
         )
     return tuple(sorted(set(value)))
+
+
+def _group(document: Mapping[str, Any]) -> GroupPlace | None:
+    value = document.get("group")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise LaunchError(f"key 'group' of the launch document is {value!r}, not an object")
+    return GroupPlace(
+        _text(value, "rank_table_file"), _text(value, "address"), _number(value, "wait_s", 0)
+    )
 
 
 def _is_size(item: object) -> bool:

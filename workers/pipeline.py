@@ -37,6 +37,7 @@ class Pipeline:
     tickets that are computed for the first time; called on both threads. wake_main: called on the
     device thread when the main thread has to look.
     is_remote: models are computed elsewhere, so that a run of them is a wait for the device thread.
+    device_width: how many works of models may run at once, each on a device thread of its own.
     """
 
     def __init__(
@@ -45,16 +46,18 @@ class Pipeline:
         on_progress: Callable[[tuple[int, int], Sequence[int]], None],
         wake_main: Callable[[], None],
         is_remote: bool = False,
+        device_width: int = 1,
     ) -> None:
         self._executor = executor
         self._is_remote = is_remote
         self._on_progress = on_progress
         self._wake_main = wake_main
-        self._scheduler = Scheduler(executor.plans)
+        self._device_width = device_width
+        self._scheduler = Scheduler(executor.plans, device_width)
         self._lock = threading.Lock()
-        self._device = DeviceThread(self._run_next_on_device, wake_main)
-        #: The device thread runs works, or is about to look for some. Changes under the lock.
-        self._is_device_awake = False
+        self._device = DeviceThread(self._run_next_on_device, wake_main, device_width)
+        #: Device threads that run works, or are about to look for some. Changes under the lock.
+        self._awake = 0
         executor.on_device = self._device.call
 
     # ------------------------------------------------------------ for the main thread
@@ -96,7 +99,7 @@ class Pipeline:
         with self._lock:
             if scheduler.has_python_rows or scheduler.finished or scheduler.expired:
                 return False
-            return self._is_device_awake or not scheduler.has_device_rows
+            return not (scheduler.has_device_rows and self._has_sleeping_device)
 
     def run_next(self, is_busy: bool) -> None:
         """Run one work on this thread, if there is one for it, and have the device do the others.
@@ -110,10 +113,15 @@ class Pipeline:
 
     # ------------------------------------------------------------ inside
 
+    @property
+    def _has_sleeping_device(self) -> bool:
+        """REQUIRES: the lock."""
+        return self._awake < self._device_width
+
     def _choose(self, is_busy: bool) -> Work | None:
         """REQUIRES: the lock."""
         scheduler = self._scheduler
-        if scheduler.has_device_rows and not self._is_device_awake:
+        if scheduler.has_device_rows and self._has_sleeping_device:
             if self._is_next_run_short(is_busy or scheduler.has_python_rows):
                 work = self._started(scheduler.next_device_work(time.monotonic_ns()))
                 if work is not None:
@@ -124,7 +132,7 @@ class Pipeline:
 
     def _wake_device(self) -> None:
         """REQUIRES: the lock."""
-        self._is_device_awake = True
+        self._awake += 1
         self._device.wake()
 
     def _started(self, work: Work | None) -> Work | None:
@@ -145,8 +153,10 @@ class Pipeline:
         with self._lock:
             work = self._started(scheduler.next_device_work(time.monotonic_ns()))
             if work is None:
-                self._is_device_awake = False
+                self._awake -= 1
                 has_news = bool(scheduler.expired)
+            elif scheduler.has_device_rows and self._has_sleeping_device:
+                self._wake_device()
         if work is not None:
             self._run(work)
             self._wake_main()
@@ -177,10 +187,11 @@ class Pipeline:
     def _wake_device_for_long_run(self) -> None:
         """REQUIRES: the lock."""
         scheduler = self._scheduler
-        can_wake = scheduler.has_device_rows and not self._is_device_awake
+        can_wake = scheduler.has_device_rows and self._has_sleeping_device
         if can_wake and not self._is_next_run_short(is_busy=False):
             self._wake_device()
 
     def _is_next_run_short(self, is_busy: bool) -> bool:
         """This thread may run the next model. REQUIRES: the lock."""
-        return not self._is_remote and self._scheduler.is_next_run_short(is_busy)
+        is_for_device_only = self._is_remote or self._device_width > 1
+        return not is_for_device_only and self._scheduler.is_next_run_short(is_busy)

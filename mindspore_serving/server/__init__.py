@@ -1,6 +1,7 @@
 """The server API of MindSpore Serving 2.0.
 
-A start script uses the functions, a `servable_config.py` only `register`. The functions are
+A start script uses the functions, a `servable_config.py` only `register`, or of `distributed`
+its `declare_servable`. The functions are
 looked up at their first use, so that a worker, which imports this package for `register`, does
 not load the supervisor.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mindspore_serving.server import register
+from mindspore_serving.server import distributed, register
 
 if TYPE_CHECKING:
     from mindspore_serving.server import master
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SSLConfig",
     "ServableStartConfig",
+    "distributed",
     "master",
     "register",
     "start_grpc_server",

@@ -49,8 +49,8 @@ class ServableStartConfig:
         self._servable_name = check_str("servable_name", servable_name)
         self._version_number = check_int("version_number", version_number, 0)
         workers = check_int("num_parallel_workers", num_parallel_workers, 0, PARALLEL_WORKERS_MAX)
-        self._dec_key = None if dec_key is None else _check_dec_key(dec_key)
-        self._dec_mode = _check_dec_mode(dec_mode)
+        self._dec_key = None if dec_key is None else check_dec_key(dec_key)
+        self._dec_mode = check_dec_mode(dec_mode)
         self._device_ids = () if device_ids is None else check_ints("device_ids", device_ids, 0)
         self._device_type = _check_device_type(device_type)
         check_device_type(self._device_type, device_type, servable_name)
@@ -106,14 +106,16 @@ def absolute_path(path: str) -> str:
     return os.path.normpath(base / path)
 
 
-def _check_dec_key(key: object) -> bytes:
+def check_dec_key(key: object) -> bytes:
+    """Return `key` if it can be one of AES. Raises: RuntimeError."""
     checked = check_bytes("dec_key", key)
     if len(checked) not in _DEC_KEY_BYTES:
         raise RuntimeError(f"Parameter 'dec_key' length {len(checked)} expected to be 16, 24 or 32")
     return checked
 
 
-def _check_dec_mode(mode: object) -> str:
+def check_dec_mode(mode: object) -> str:
+    """Return `mode` if MindSpore knows it. Raises: RuntimeError."""
     checked = check_str("dec_mode", mode)
     if checked not in DEC_MODES:
         raise RuntimeError("Parameter 'dec_mode' expected to be 'AES-GCM' or 'AES-CBC'")

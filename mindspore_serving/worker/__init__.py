@@ -11,12 +11,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mindspore_serving.worker import register
+from mindspore_serving.worker import distributed, register
 
 if TYPE_CHECKING:
     from mindspore_serving.worker.in_master import start_servable_in_master, stop
 
-__all__ = ["register", "start_servable_in_master", "stop"]
+__all__ = ["distributed", "register", "start_servable_in_master", "stop"]
 
 
 def __getattr__(name: str) -> Any:

@@ -127,6 +127,12 @@ class StartScript:
 
         wait_until(is_said, deadline_s)
 
+    def errors(self) -> str:
+        """What it has said on stderr."""
+        if self.process.poll() is not None:
+            self._readers[1].join(DEADLINE_S)
+        return "\n".join(self.error_lines)
+
     def children(self) -> set[int]:
         """Processes that the script started, and what these started."""
         return descendants(self.process.pid)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from docs.generate_tables import generated
-from protocol import control
+from protocol import control, group
 from protocol import head as heads
 from protocol.values import DTYPES
 
@@ -80,6 +80,15 @@ def test_the_keys_of_control_messages_are_those_of_the_code() -> None:
     assert keys["LOST"] == set(control.Lost._fields)
     assert keys["RETIRE"] == set(control.Retire._fields)
     assert keys["SHARE"] == set(control.Share._fields)
+
+
+def test_the_messages_of_a_group_are_those_of_the_code() -> None:
+    rows = table_behind("## 10. Groups of ranks")
+    assert {int(number): name for number, name, *_ in rows} == group.COMMANDS
+    for number, _, _, text in rows:
+        keys = re.findall(r"`(\w+)` (?:str|int|bool|list)", text)
+        assert tuple(keys) == group.KINDS[int(number)]._fields
+    assert f"magic `{group.MAGIC.decode()}`, the version {group.VERSION} and" in DOCUMENT
 
 
 def test_the_dtypes_are_those_of_the_code() -> None:

@@ -24,6 +24,13 @@ class BackendError(Exception):
     """The inference library failed; the text names the thing and says why. For logs only."""
 
 
+class GroupError(BackendError):
+    """Ranks of a distributed model failed a batch; unlike others, its text is for clients.
+
+    Such a batch is not tried again in parts.
+    """
+
+
 class TensorSpec(NamedTuple):
     """One input or output of a loaded model.
 

@@ -37,9 +37,22 @@ class _TensorDef:
 Placeholder = _TensorDef
 
 
+class GroupDeclaration(NamedTuple):
+    """How a distributed model is split. rank_size: processes; stage_size: parts of a pipeline.
+
+    is_pipelined: as many batches as there are stages may be under way at once.
+    """
+
+    rank_size: int
+    stage_size: int
+    is_pipelined: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ModelDeclaration:
     """A declared model. One file is one subgraph; `key` is the file names joined by `;`.
+
+    A distributed model has a `group`, and no files here: `key` is the servable's name.
 
     format: "mindir", "mindir_lite" or "om".
     config_file: what the user wrote; only MindSpore Lite would read it.
@@ -54,6 +67,7 @@ class ModelDeclaration:
     context: Context | None = None
     config_file: str | None = None
     batch_sizes: tuple[int, ...] | None = None
+    group: GroupDeclaration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +141,17 @@ class ServableDeclaration:
     methods: dict[str, MethodDeclaration] = field(default_factory=dict)
     #: Counts of each model that is used as a stage, by model key.
     model_counts: dict[str, StageCounts] = field(default_factory=dict)
+
+    @property
+    def device_width(self) -> int:
+        """How many runs of models may be under way at once."""
+        groups = [model.group for model in self.models.values() if model.group is not None]
+        return max((group.stage_size for group in groups if group.is_pipelined), default=1)
+
+    @property
+    def has_model_files(self) -> bool:
+        """Whether a version directory is needed."""
+        return any(model.files for model in self.models.values())
 
     def signature(self, method_name: str) -> MethodSignature:
         """The names of a method, for the dialects. Raises KeyError for an unknown method."""

@@ -79,6 +79,10 @@ def declare_model(
         the model is dynamic; every size is compiled at start. Default 1, 2, 4, 8, 16, 32.
     """
     collector = current_collector("declare_model")
+    if any(model.group is not None for model in collector.declaration.models.values()):
+        raise RuntimeError(
+            "Declare model failed, servable has already been declared as distributed servable"
+        )
     files = check_strs("model_file", model_file)
     check_str("model_format", model_format)
     if model_format.lower() not in _FORMATS:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from protocol.status import MS_FAILED
 from protocol.values import Failure, Instance, Result
-from workers.backends.base import BackendError, LoadedModel
+from workers.backends.base import BackendError, GroupError, LoadedModel
 from workers.servable.declarations import ModelDeclaration
 from workers.stages.checked_model import CheckedModel
 from workers.stages.model_slots import InputSlot
@@ -110,15 +110,21 @@ class ModelRunner(CheckedModel):
                 for number, slot in enumerate(self._slots[subgraph])
             ]
             outputs = self._predict(subgraph, arrays, size)
+        except GroupError as error:
+            self._note_fault(error)
+            return [Failure(MS_FAILED, str(error))] * len(instances)
         except BackendError as error:
             if len(instances) > 1:
                 return [self._run_batch(subgraph, [instance])[0] for instance in instances]
-            if len(self.faults) < FAULTS_MAX:
-                self.faults.append(error)
+            self._note_fault(error)
             return [Failure(MS_FAILED, "Predict Failed")]
         if not self.declaration.with_batch_dim:
             return [tuple(outputs)]
         return [tuple(output[row, ...] for output in outputs) for row in range(len(instances))]
+
+    def _note_fault(self, error: BackendError) -> None:
+        if len(self.faults) < FAULTS_MAX:
+            self.faults.append(error)
 
     def _predict(self, subgraph: int, arrays: list[Array], size: int) -> Sequence[Array]:
         """Run the backend and check what it gave. Raises BackendError."""

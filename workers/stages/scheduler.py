@@ -6,7 +6,8 @@
                                                  finished / expired ◄───────────────┘
 
 Rule 1: at any time at most one work of Python runs and at most one of the device; while the
-device computes one batch, Python prepares the next one and finishes the one before.
+device computes one batch, Python prepares the next one and finishes the one before. A model that
+is a pipeline of ranks is wider: as many works of the device as it has stages may run.
 Rule 2: rows wait first in, first out. For a step of Python they wait by method: methods take
 turns, and within a method the latest step is first, so that what is begun is finished. For a
 model they wait together, whatever their method is, and models take turns.
@@ -40,9 +41,13 @@ SHORT_IF_IDLE_NS = 1_000_000
 
 
 class Scheduler:
-    """Takes requests in and gives them back with their results, or expired. plans: by method."""
+    """Takes requests in and gives them back with their results, or expired.
 
-    def __init__(self, plans: Mapping[str, Plan]) -> None:
+    plans: by method. device_width: works of the device that may run at once.
+    """
+
+    def __init__(self, plans: Mapping[str, Plan], device_width: int = 1) -> None:
+        self._device_width = device_width
         #: Requests with all results, in order of completion; the caller answers and clears.
         self.finished: list[PendingRequest] = []
         #: Requests whose budget ran out; the caller answers and clears.
@@ -139,9 +144,9 @@ class Scheduler:
     def next_device_work(self, now_ns: int) -> Work | None:
         """Rows for one run of one model, or None if none waits.
 
-        REQUIRES: the device's work that was taken before is completed.
+        REQUIRES: of the device's works that were taken before, fewer than its width still run.
         """
-        assert all(work.model is None for work in self._running), self._running
+        assert self._device_works() < self._device_width, self._running
         while self._device:
             model = next(iter(self._device))
             queue = self._device.pop(model)
@@ -170,6 +175,9 @@ class Scheduler:
                 row.values.append(list(outcome))
                 row.position += 1
                 self._place(row)
+
+    def _device_works(self) -> int:
+        return sum(work.model is not None for work in self._running)
 
     def _place(self, row: Row) -> None:
         """Put a row where it waits for its next step; without one it is done."""
@@ -270,8 +278,8 @@ class Scheduler:
             for row in queue:
                 see(row)
                 assert row.step.model == model
-        kinds = [work.model is None for work in self._running]
-        assert len(kinds) == len(set(kinds)), kinds
+        assert self._device_works() <= self._device_width, self._running
+        assert len(self._running) - self._device_works() <= 1, self._running
         for work in self._running:
             assert work.rows, work.number
             for row in work.rows:

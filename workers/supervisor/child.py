@@ -47,6 +47,7 @@ class ChildSpec:
     channel: REPORT_FD or CONTROL_FD. servable, version, device: for workers, shown in the status.
     extra: number of an extra worker, which has no device. needs_devices: its models are on the
     device workers of its service. has_page: it tells its progress (`workers.progress_page`).
+    is_distributed: the worker of a group of ranks, which has no device of its own.
     log_file: takes standard output and error; None = those of this process. The document may hold a
     key, so `repr` does not show it.
     """
@@ -64,6 +65,7 @@ class ChildSpec:
     needs_devices: bool = False
     has_page: bool = False
     log_file: Path | None = None
+    is_distributed: bool = False
 
 
 def python_command(*arguments: str) -> tuple[str, ...]:

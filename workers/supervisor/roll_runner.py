@@ -78,6 +78,12 @@ class RollRunner:
             raise RollError(
                 "no worker is there" if servable is None else f"no worker serves {servable!r}"
             )
+        for member in members:
+            if member.spec.is_distributed:
+                raise RollError(
+                    f"worker {member.spec.slot} is that of a group of ranks, which cannot be there "
+                    "twice: kill it, and the group is started again"
+                )
         return members
 
     def _reload_of(self, members: Sequence[Member], asked: int) -> tuple[int, list[Member]]:

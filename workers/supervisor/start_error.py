@@ -33,6 +33,11 @@ def extra_worker_failure_text(servable: str, version: int, extra: int, error: st
     )
 
 
+def group_failure_text(servable: str, error: str) -> str:
+    """The worker of a distributed servable reported why it cannot serve."""
+    return f"Fail to start workers: {{distributed servable:{servable}, {error}}}"
+
+
 def worker_death_text(slot: str, exit_text: str) -> str:
     """A worker died during its start and said nothing."""
     return f"{DEATH_TEXT} ({slot}: {exit_text})"
@@ -64,6 +69,8 @@ def start_failure_text(spec: ChildSpec, error: str | None, last_exit: str | None
         return f"Fail to start {spec.slot}: {error or last_exit}"
     if error is not None and spec.extra is not None:
         return extra_worker_failure_text(spec.servable, spec.version, spec.extra, error)
+    if error is not None and spec.is_distributed:
+        return group_failure_text(spec.servable, error)
     if error is not None:
         return worker_failure_text(spec.servable, spec.device, error)
     return worker_death_text(spec.slot, last_exit or "no exit yet")
