@@ -182,6 +182,17 @@ def test_a_worker_that_cannot_start_ends_the_roll_and_the_old_ones_serve_on(
         assert not set(before.values()) & {slot["pid"] for slot in workers_of(server).values()}
 
 
+def test_a_slot_is_found_by_its_name_also_after_a_surge() -> None:
+    with (
+        probe_server("--device-ids", "0,1") as server,
+        RuntimeClient(server.run_directory) as client,
+    ):
+        assert restart(server).returncode == 0
+        assert "probe/1/device0~" in workers_of(server)
+        client.slot_command("kill", "probe/1/device0")
+        assert wait_until(lambda: workers_of(server)["probe/1/device0~"]["generation"] == 3)
+
+
 def test_a_dry_run_shows_the_plan_and_touches_nothing() -> None:
     with probe_server("--device-ids", "0,1", "--extra-workers", "1") as server:
         before = {name: slot["pid"] for name, slot in workers_of(server).items()}

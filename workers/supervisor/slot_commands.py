@@ -8,6 +8,7 @@ from telemetry.log import get_logger
 from workers.supervisor import slot as slots
 from workers.supervisor.crew import Crew
 from workers.supervisor.member import Member
+from workers.supervisor.roll import twin
 from workers.supervisor.stop_policy import WORKER
 
 log = get_logger("SERVING")
@@ -72,7 +73,10 @@ SLOT_COMMANDS: dict[str, Callable[[Crew, object, int], None]] = {
 
 
 def _member(crew: Crew, name: object) -> Member:
-    member = crew.members.get(name) if isinstance(name, str) else None
+    member = None
+    if isinstance(name, str):
+        # A surge has taken the worker to the other place of its device: the device is meant.
+        member = crew.members.get(name) or crew.members.get(twin(name))
     if member is None:
         raise SlotCommandError(f"slot {name!r} is not one of {', '.join(crew.members)}")
     return member
