@@ -99,7 +99,10 @@ class Core:
         if outstanding is not None and request_id in outstanding:
             self.counters.duplicates += 1  # the running one will answer both
             return None
-        service = self.registration.resolve(heads.service_of(head))
+        key = heads.service_of(head)
+        service = self.registration.routes.get(key)
+        if self.registration.splits:
+            service = self.registration.resolve(key)
         if service is None:
             return self._refuse(client, head, *self._no_service(head))
         if self._quarantine and self._refuse_poison(client, head, frames, service, now_ns):

@@ -20,8 +20,11 @@ class Dispatcher:
     def serve(self, service: Service, now_ns: int) -> None:
         """Give waiting requests to free tokens until one of the two runs out."""
         lanes = service.lanes
-        while any(self._serve_suspects(service, lane, now_ns) for lane in lanes):
-            pass
+        for lane in lanes:
+            if lane.kept is not None or lane.suspects.count:
+                while any(self._serve_suspects(service, each, now_ns) for each in lanes):
+                    pass
+                break
         for lane in lanes:
             while lane.backlog.count:
                 worker = lane.tokens.least_loaded()

@@ -195,10 +195,9 @@ class Service:
 
     def offer(self, worker: Worker) -> None:
         """Offer the worker's free tokens in its lanes, unless it is kept for suspects."""
-        if worker.is_kept:
-            return
-        for lane in worker.lanes:
-            lane.tokens.add(worker)
+        if not worker.is_kept:
+            for lane in worker.lanes:
+                lane.tokens.add(worker)
 
     def withdraw(self, worker: Worker) -> None:
         """Withdraw the worker's tokens. Call it before its number in flight changes."""
