@@ -385,10 +385,8 @@ class Core:
         key = heads.service_of(head)
         if key in self.registration.given_up:
             return "no_worker", self.registration.given_up[key]
-        return (
-            "unknown_service",
-            f"service {key.decode(errors='backslashreplace')} is not available",
-        )
+        name = key.decode(errors="backslashreplace")
+        return "unknown_service", f"service {name} is not available"
 
     def check_invariants(self) -> None:
         """Assert I1 to I7 and I10 of the simulator's list. Slow; for tests."""

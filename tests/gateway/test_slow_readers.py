@@ -151,6 +151,7 @@ async def read_all(reader: asyncio.StreamReader) -> int:
     return received
 
 
+@pytest.mark.long
 def test_an_http_client_that_reads_slowly_gets_its_whole_reply() -> None:
     async def scene(door: RestDoor) -> None:
         host, _, port = door.address.rpartition(":")

@@ -194,7 +194,6 @@ class World:
 
     def _check_dispatch(self, to_workers: dict[bytes, list[Any]]) -> None:
         """Check the requests of one turn in the order of their tickets."""
-        self._note_displaced()
         requests: list[tuple[int, bytes, heads.Head, Any]] = []
         workers = self.core.registration.workers
         for routing_id, parts in to_workers.items():
@@ -205,6 +204,8 @@ class World:
                 elif head.command == heads.REQUEST:
                     assert routing_id not in self._drained, "I3: a request behind the drain"
                     requests.append((head.request_id, routing_id, head, frames[0]))
+        if requests:
+            self._note_displaced()
         for ticket, routing_id, head, payload in sorted(requests, key=lambda item: item[0]):
             assert ticket > self._ticket_last, "I10: a ticket is used again"
             self._ticket_last = ticket
