@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from mindbus.config import add_run_directory, read_run_directory
 from mindbus.runtime_client import RuntimeClient
+from mindbus.status_table import progress_line
 from workers.supervisor.roll import MIN_READY_DEFAULT, MODES, SETTLE_MS_DEFAULT
 
 EXIT_OK = 0
@@ -18,11 +19,6 @@ EXIT_FAILED = 1
 
 #: How often the server is asked how far it is.
 POLL_S = 0.1
-
-BAR_WIDTH = 24
-
-#: How far a replacement is when it is in a state, as a part of one.
-PARTS = {"WAITING": 0.0, "STARTING": 0.25, "SETTLING": 0.5, "DRAINING": 0.75, "DONE": 1.0}
 
 HOW = """\
 One worker at a time, while everything keeps answering. By surge: start the new one, wait until it
@@ -140,18 +136,3 @@ def _follow(client: RuntimeClient, output: TextIO) -> int:
         print(f"mindbus: the roll stopped: {roll['failure']}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
-
-
-def progress_line(roll: Mapping[str, Any]) -> str:
-    """One line: a bar, how many are done, and what the roll waits for."""
-    steps = roll["replacements"]
-    done = sum(step["state"] == "DONE" for step in steps)
-    part = sum(PARTS.get(step["state"], 0.0) for step in steps) / len(steps)
-    filled = round(part * BAR_WIDTH)
-    line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{len(steps)}"
-    if roll["failure"] is not None:
-        return f"{line} stopped"
-    if roll["is_over"]:
-        return f"{line} done"
-    current = next(step for step in steps if step["state"] != "DONE")
-    return f"{line} {roll['waits_for']} {current['state']}"

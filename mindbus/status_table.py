@@ -13,6 +13,12 @@ HEADINGS = ("SLOT", "STATE", "DEVICE", "PID", "GENERATION", "SINCE", "IN FLIGHT"
 SERVICE_HEADINGS = ("SERVICE", "WORKERS", "QUEUED")
 
 
+BAR_WIDTH = 24
+
+#: How far a replacement is when it is in a state, as a part of one.
+PARTS = {"WAITING": 0.0, "STARTING": 0.25, "SETTLING": 0.5, "DRAINING": 0.75, "DONE": 1.0}
+
+
 def merge_stats(status: Mapping[str, Any], stats: Mapping[str, Any] | None) -> dict[str, Any]:
     """The status with the broker's view: `in_flight` and `busy_ms` at each worker, and `broker`.
 
@@ -44,6 +50,8 @@ def format_status(status: Mapping[str, Any]) -> str:
         *_table(HEADINGS, [_slot_row(slot) for slot in status["slots"]]),
         "",
     ]
+    if status["roll"] is not None:
+        lines += [f"roll           {progress_line(status['roll'])}", ""]
     broker = status["broker"]
     if broker is None:
         lines.append("The broker does not answer.")
@@ -79,6 +87,21 @@ def ready_line(status: Mapping[str, Any]) -> str:
         + [f"producers {address}" for address in status["producers"]]
     )
     return f"MindBus: ready, pid {status['pid']}, servables {servables}; {addresses}"
+
+
+def progress_line(roll: Mapping[str, Any]) -> str:
+    """One line: a bar, how many are done, and what the roll waits for."""
+    steps = roll["replacements"]
+    done = sum(step["state"] == "DONE" for step in steps)
+    part = sum(PARTS.get(step["state"], 0.0) for step in steps) / len(steps)
+    filled = round(part * BAR_WIDTH)
+    line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{len(steps)}"
+    if roll["failure"] is not None:
+        return f"{line} stopped"
+    if roll["is_over"]:
+        return f"{line} done"
+    current = next(step for step in steps if step["state"] != "DONE")
+    return f"{line} {roll['waits_for']} {current['state']}"
 
 
 def _slot_row(slot: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mindbus.status_table import format_status, merge_stats, ready_line
+from mindbus.status_table import format_status, merge_stats, progress_line, ready_line
 
 
 def slot(name: str, kind: str, **more: Any) -> dict[str, Any]:
@@ -41,7 +41,20 @@ STATUS: dict[str, Any] = {
     "producers": ["ipc:///r/producers.ipc"],
     "doors": [{"kind": "grpc", "address": "127.0.0.1:1"}, {"kind": "rest", "address": "h:2"}],
     "slots": [slot("gateway/0", "gateway"), WORKER],
+    "roll": None,
 }
+
+
+def roll(*states: str, failure: str | None = None, waits_for: str | None = None) -> dict[str, Any]:
+    is_over = failure is not None or all(state == "DONE" for state in states)
+    return {
+        "is_over": is_over,
+        "failure": failure,
+        "waits_for": waits_for,
+        "replacements": [{"old": "a", "new": "a~", "mode": "surge", "state": s} for s in states],
+    }
+
+
 STATS = {
     "requests": 3,
     "requests_max": 10,
@@ -52,6 +65,24 @@ STATS = {
         {"worker_id": "add/1/device0", "generation": 1, "in_flight": 9, "busy_ms": 9},
     ],
 }
+
+
+def test_a_roll_is_shown_as_far_as_it_is() -> None:
+    assert progress_line(roll("WAITING", "WAITING", waits_for="a")) == (
+        "[........................] 0/2 a WAITING"
+    )
+    assert progress_line(roll("DONE", "SETTLING", waits_for="b~")) == (
+        "[##################......] 1/2 b~ SETTLING"
+    )
+    assert progress_line(roll("DONE", "DONE")) == "[########################] 2/2 done"
+    stopped = roll("DONE", "FAILED", failure="slot b~ failed")
+    assert progress_line(stopped) == "[############............] 1/2 stopped"
+
+
+def test_the_status_tells_of_the_roll() -> None:
+    status = merge_stats(STATUS | {"roll": roll("STARTING", waits_for="a~")}, STATS)
+    assert "roll           [######..................] 0/1 a~ STARTING" in format_status(status)
+    assert "roll" not in format_status(merge_stats(STATUS, STATS))
 
 
 def test_each_worker_gets_what_the_broker_knows_of_its_present_generation() -> None:
