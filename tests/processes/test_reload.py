@@ -130,6 +130,43 @@ def test_a_new_version_takes_over_under_load_and_no_request_fails(
                 client.infer("scale", "scale", {"x": x}, version=1, timeout=5)
 
 
+PARALLEL = """
+import numpy as np
+from mindspore_serving.server import register
+
+model = register.declare_model("scale.json", "MindIR", with_batch_dim=True)
+
+
+def same(x):
+    return np.array(x)
+
+
+@register.register_method(output_names=["y"])
+def scale(x):
+    return register.add_stage(model, register.add_stage(same, x, outputs_count=1), outputs_count=1)
+"""
+
+
+@pytest.mark.parametrize("devices", ["0", "0,1"])
+def test_extra_workers_go_to_the_new_version_as_well(tmp_path: Path, devices: str) -> None:
+    write_version(tmp_path, 1)
+    (tmp_path / "scale" / "servable_config.py").write_text(PARALLEL)
+    flags = ("--device-ids", devices, "--extra-workers", "1")
+    with serving(tmp_path, *flags) as (server, load):
+        wait_until(lambda: load.factors[10] >= 20)
+        write_version(tmp_path, 2)
+        (tmp_path / "scale" / "servable_config.py").write_text(PARALLEL)
+        done = reload(server, "--settle-ms", "100")
+        assert (done.returncode, done.stderr) == (0, "")
+        expected = {f"scale/2/device{n}": "READY" for n in range(len(devices.split(",")))}
+        assert slots_of(server) == {**expected, "scale/2/extra0": "READY"}
+        before = load.factors[10]
+        wait_until(lambda: load.factors[100] >= 50)
+        assert load.factors[10] == before
+        load.stop()
+        assert load.failures == []
+
+
 def test_while_two_versions_run_each_answers_its_share(tmp_path: Path) -> None:
     write_version(tmp_path, 1)
     write_version(tmp_path, 2)

@@ -226,6 +226,27 @@ def test_a_slot_that_is_given_up_ends_the_roll() -> None:
     assert roll.failure == RollFailure("b", WAITING)
 
 
+def test_extra_workers_that_went_with_their_version_are_begun_anew() -> None:
+    place = Place("a/1/device0", "a/1/extra0")
+    roll = place.roll(("a/1/device0", "a/2/device0", SURGE), ("a/1/extra0", "a/2/extra0", SURGE))
+    place.ask(roll)
+    place.set("a/2/device0", slots.READY)
+    place.ask(roll)
+    place.set("a/1/device0", slots.VACANT)
+    place.set("a/1/extra0", slots.DRAINING)
+    assert place.ask(roll) == Forget("a/1/device0")
+    assert place.ask(roll) is None
+    gone = replace(place.seen["a/1/extra0"], state=slots.VACANT, is_wanted=False)
+    place.seen["a/1/extra0"] = gone
+    assert place.ask(roll) == Begin("a/1/extra0", "a/2/extra0")
+    place.set("a/2/extra0", slots.READY)
+    assert place.ask(roll) == Drain("a/1/extra0", is_final=True)
+    place.seen["a/1/extra0"] = gone
+    assert place.ask(roll) == Forget("a/1/extra0")
+    assert roll.next_action(place.seen, 0) is None
+    assert (roll.is_over, roll.failure) == (True, None)
+
+
 def test_an_old_process_that_is_away_when_its_turn_to_go_comes_is_forgotten() -> None:
     place = Place("a")
     roll = place.roll(("a", "a~", SURGE))

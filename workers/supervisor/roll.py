@@ -5,8 +5,9 @@
                each of them ─► FAILED
 
 Rules
-1. The next replacement begins only while every slot that takes part is READY. A crash in the middle
-   pauses the roll by itself, until the slot has come back.
+1. The next replacement begins only while every slot that takes part is READY, or empty because
+   nobody wants it (extra workers go with the last device worker of their version). A crash in the
+   middle pauses the roll by itself, until the slot has come back.
 2. SETTLING: the new process must stay READY for `settle_ms`, so that one that crashes in its first
    seconds is met while the others still run what they ran before.
 3. The first failure ends the roll. What has been replaced stays; a surge leaves the old process,
@@ -104,6 +105,15 @@ class Replacement:
     def __post_init__(self) -> None:
         assert self.mode in MODES, self
         assert self.mode == IN_PLACE or self.old != self.new, self
+
+
+def _is_gone(seen: SlotSnapshot) -> bool:
+    """Nobody wants a process here: somebody drained it, or what it needs has gone."""
+    return seen.state == slots.VACANT and not seen.is_wanted
+
+
+def _is_settled(seen: SlotSnapshot) -> bool:
+    return seen.state == slots.READY or _is_gone(seen)
 
 
 class RollError(Exception):
@@ -281,9 +291,9 @@ class Roll:
             current.new = current.old
             self._finish(current)
             return None
-        if any(seen[other].state != slots.READY for other in self._slots_now()):
+        if any(not _is_settled(seen[other]) for other in self._slots_now()):
             return None
-        if current.mode == SURGE:
+        if current.mode == SURGE or _is_gone(seen[current.old]):
             current.state = STARTING
             return Begin(current.old, current.new)
         current.state = DRAINING
