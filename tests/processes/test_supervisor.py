@@ -357,6 +357,23 @@ def test_extra_workers_start_once_the_device_workers_have_loaded(world: World) -
     assert {event[:6] for event in workers[2:]} == {"device"}
 
 
+def test_in_a_reload_extra_workers_drain_before_the_last_device_worker_they_need(
+    world: World,
+) -> None:
+    server = world.server()
+    server.start_servables([replace(world.servable(), extra_workers=1)])
+    with RuntimeClient(world.run_directory) as client:
+        client.roll("reload", {"servable": "add", "version": 2, "settle_ms": 0, "mode": "surge"})
+        assert wait_until(lambda: client.status()["roll"]["is_over"])
+        assert client.status()["roll"]["failure"] is None
+    workers = [s["slot"] for s in server.status()["slots"] if s["kind"] == "worker"]
+    assert workers == ["add/2/device0", "add/2/extra0"]
+    assert [event for event in world.events() if "gateway" not in event] == [
+        "extra0 draining",
+        "device0 draining",
+    ]
+
+
 def test_extra_workers_go_with_the_last_device_worker_of_their_servable(world: World) -> None:
     server = world.server()
     launch = replace(world.servable("bad"), extra_workers=1)

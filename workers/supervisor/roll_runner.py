@@ -45,6 +45,8 @@ class RollRunner:
         #: The servable that goes to another version, and what the broker was told of its shares.
         self._servable: str | None = None
         self._shares: dict[str, tuple[tuple[int, int], ...]] = {}
+        #: A device worker that is to drain once the extra workers that need it have.
+        self._last: Member | None = None
         #: Slots that nobody wants: they go once their process has gone.
         self._dismissed: set[str] = set()
 
@@ -118,6 +120,7 @@ class RollRunner:
                 del self._crew.members[name]
         roll = self._roll
         self._share()
+        self._drain_last(now_ns)
         if roll is None or roll.is_over:
             return False
         action = roll.next_action(self._crew.snapshots(), now_ns)
@@ -177,9 +180,40 @@ class RollRunner:
     def _drain(self, action: Drain, now_ns: int) -> None:
         member = self._crew.members[action.slot]
         if action.is_final:
+            if self._extra_workers_without(member):
+                self._last = member
+                self._drain_last(now_ns)
+                return
             member.slot.retire()
         if member.child is not None and member.slot.state != slots.DRAINING:
             self._crew.terminate(member, now_ns)
+
+    def _extra_workers_without(self, member: Member) -> list[Member]:
+        """Extra workers that still run and would have no device worker without this one."""
+        spec = member.spec
+        peers = self._crew.device_workers(spec)
+        if spec.needs_devices or any(
+            peer is not member and peer.slot.state == slots.READY for peer in peers
+        ):
+            return []
+        return [
+            other
+            for other in self._crew.of_kind(WORKER)
+            if other.spec.needs_devices and other.child is not None
+            if (other.spec.servable, other.spec.version) == (spec.servable, spec.version)
+        ]
+
+    def _drain_last(self, now_ns: int) -> None:
+        """Drain the last device worker of a version, after the extra workers that need it."""
+        member = self._last
+        if member is None:
+            return
+        waiting = self._extra_workers_without(member)
+        for other in waiting:
+            self._drain(Drain(other.slot.name, is_final=True), now_ns)
+        if not waiting:
+            self._last = None
+            self._drain(Drain(member.slot.name, is_final=True), now_ns)
 
     def _withdraw(self, action: Withdraw, now_ns: int) -> None:
         self._drain(Drain(action.new, is_final=True), now_ns)
