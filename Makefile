@@ -41,6 +41,7 @@ status: setup ## show the running server's processes, doors and queues
 	@exec $(BIN)/mindbus status $(ARGS)
 
 test: setup ## run all tests
+	@$(CHECK_TOOLS)
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 test-fast: setup ## run the tests that start no process and need no MindSpore, in seconds
@@ -80,6 +81,17 @@ $(STAMP): requirements.lock pyproject.toml
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-index --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# What the tests use as clients and for certificates; on Debian and its kin root gets them installed.
+define CHECK_TOOLS
+for tool in curl openssl; do \
+	command -v $$tool >/dev/null && continue; \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { \
+		echo "make test: no $$tool on PATH; run: sudo apt-get install $$tool" >&2; exit 1; }; \
+	apt-get update -qq && apt-get install -y -qq "$$tool" >/dev/null || { \
+		echo "make test: apt-get install $$tool failed" >&2; exit 1; }; \
+done
+endef
 
 # One line that says what is wrong, and on Debian and its kin, run by root, the cure itself:
 # there `venv` works only with a package of its own.

@@ -61,6 +61,15 @@ def check_ints(name: str, value: object, minimum: int = 0) -> tuple[int, ...]:
     return checked
 
 
+def check_int_list(name: str, value: object, minimum: int = 0) -> tuple[int, ...]:
+    """Return a list or tuple of distinct ints as a tuple."""
+    if not isinstance(value, list | tuple):
+        raise RuntimeError(
+            f"Parameter '{name}' should be tuple/list of int, but actually {type(value)}"
+        )
+    return check_ints(name, value, minimum)
+
+
 def _item(name: str, item: object) -> str:
     return f"The item value '{item}' in parameter '{name}'"
 

@@ -15,9 +15,6 @@ from protocol.values import RequestSpec
 #: A failed status that has no text of its own.
 PREDICT_FAILED = "Predict failed"
 
-#: The model itself failed; what the backend said is in the worker's log.
-MODEL_PREDICT_FAILED = "Predict Failed"
-
 MEMORY_EXHAUSTED = "Serving Error: malloc memory failed"
 
 # ---------------------------------------------------------------- whole requests
@@ -103,55 +100,7 @@ def text_not_utf8() -> str:
     return "Instance tensor check failed: string type input is not valid UTF-8"
 
 
-# ---------------------------------------------------------------- stages and models
-
-
-def stage_failed(tag: str, method: str, stage_index: int, error: str) -> str:
-    """A Python stage failed. tag: the user's, or `function_tag`; stage_index begins with 1."""
-    return (
-        f"Call {tag} Failed, method: '{method}', stage index(begin with 1): {stage_index}, "
-        f"error msg: {error}"
-    )
-
-
-def function_tag(servable: str, function: str) -> str:
-    """What a Python stage is called where the user gave it no tag."""
-    return f"Function '{servable}.{function}'"
-
-
-def model_inputs_missing(given: int, defined: int) -> str:
-    """A model call with a wrong number of inputs."""
-    return f"Given model inputs size {given} less than model inputs size {defined}"
-
-
-def model_input_bytes_mismatch(index: int, given: int, defined: int) -> str:
-    """A model input whose byte count is not the model's."""
-    return f"Given model input {index} size {given} not match the size {defined} defined in model"
-
-
-def model_input_dtype_mismatch(index: int, given: str, defined: str) -> str:
-    """A model input whose dtype is not the model's. given, defined: numpy names or text/bytes."""
-    return (
-        f"Given model input {index} data type {kmsi_name(given)} not match the data type "
-        f"{kmsi_name(defined)} defined in model"
-    )
-
-
-def kmsi_name(dtype: str) -> str:
-    """A dtype as MindSpore Serving's core calls it: `float32` is `kMSI_Float32`.
-
-    dtype: a name of `values.DTYPES`, `string` or `bytes`; anything else is `kMSI_Unknown`.
-    """
-    return _KMSI_NAMES.get(dtype, "kMSI_Unknown")
-
-
-_KMSI_NAMES = {
-    name: f"kMSI_{name.capitalize()}"
-    for name in (
-        "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
-        "float16", "float32", "float64", "string", "bytes",
-    )
-}  # fmt: skip
+# ---------------------------------------------------------------- models
 
 
 def runtime_error(error: str) -> str:
@@ -171,11 +120,6 @@ NO_DEVICE_WORKER = "There are no available inference processes that occupy devic
 def remote_call_failed(error: str) -> str:
     """A model call of an extra worker was answered with a failure."""
     return f"Remote call model failed: {error}"
-
-
-def builtin_dtype_unsupported(function: str, dtype: str) -> str:
-    """A built-in function (such as Argmax) that has no kernel for the dtype of its input."""
-    return f"{function} not support data type {kmsi_name(dtype)}"
 
 
 # ---------------------------------------------------------------- replies and the RESTful door

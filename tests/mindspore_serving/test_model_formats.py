@@ -33,8 +33,8 @@ SCRIPT = """
 from mindspore_serving import server
 
 try:
-    server.start_servables(server.ServableStartConfig(".", "add", 0), enable_lite={})
-    server.start_grpc_server("127.0.0.1:{}")
+    server.start_servables(server.ServableStartConfig(".", "add", 0{key}), enable_lite={lite})
+    server.start_grpc_server("127.0.0.1:{port}")
 except RuntimeError as error:
     print("refused:", error, flush=True)
 """
@@ -69,18 +69,20 @@ def directory(add_mindir: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("model_format", "enable_lite", "model_type", "needed"),
+    ("model_format", "enable_lite", "key", "model_type", "needed"),
     [
-        ("OM", False, "OM", "the offline model runtime of CANN"),
-        ("MindIR_Lite", False, "MindIR_Lite", "MindSpore Lite"),
-        ("mindir_opt", True, "MindIR_Lite", "MindSpore Lite"),
+        ("OM", False, "", "OM", "the offline model runtime of CANN"),
+        ("MindIR_Lite", False, "", "MindIR_Lite", "MindSpore Lite"),
+        ("MindIR_Lite", True, ", dec_key=b'k' * 16", "MindIR_Lite", "MindSpore Lite"),
+        ("mindir_opt", True, "", "MindIR_Lite", "MindSpore Lite"),
     ],
 )
 def test_a_format_that_no_backend_runs_ends_the_start_with_the_known_text(
-    directory: Path, model_format: str, enable_lite: bool, model_type: str, needed: str
+    directory: Path, model_format: str, enable_lite: bool, key: str, model_type: str, needed: str
 ) -> None:
     (directory / "add" / "servable_config.py").write_text(CONFIG.format(model_format))
-    with StartScript(directory, SCRIPT.format(enable_lite, free_port()), "mindspore") as script:
+    source = SCRIPT.format(lite=enable_lite, key=key, port=free_port())
+    with StartScript(directory, source, "mindspore") as script:
         script.wait_for("refused:", START_S)
         assert script.process.wait(START_S) == 0
     text = (
@@ -96,7 +98,7 @@ def test_a_format_that_no_backend_runs_ends_the_start_with_the_known_text(
 def test_with_enable_lite_mindspore_runs_mindir_models_and_says_so(directory: Path) -> None:
     (directory / "add" / "servable_config.py").write_text(CONFIG.format("MindIR"))
     port = free_port()
-    with StartScript(directory, SCRIPT.format(True, port), "mindspore") as script:
+    with StartScript(directory, SCRIPT.format(lite=True, key="", port=port), "mindspore") as script:
         script.wait_for(DOOR, START_S)
         with Client(f"127.0.0.1:{port}", "add", "add") as client:
             ones = np.ones((2, 2), np.float32)

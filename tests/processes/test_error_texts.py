@@ -1,6 +1,10 @@
-"""Every request-time text of MindSpore Serving (its behaviour map, section 4.3), over both doors.
+"""Request-time texts of MindSpore Serving (its behaviour map, section 4.3), over both doors.
 
-Both modes run the same tests: broker inside the gateway, and broker as a process of its own.
+Not here, because a client reaches them only through faults that are made elsewhere: model calls of
+extra workers (tests/workers/test_remote_model.py), ranks of a distributed servable
+(tests/workers/distributed), a wrong number of model inputs and a failure without a text
+(tests/workers/test_model_runner.py, tests/protocol). Both modes run the same tests: broker inside
+the gateway, and broker as a process of its own.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ import pytest
 from mindbus.bus_client import BusClient
 from protocol.values import DTYPES
 from tests.processes.doors import GrpcDoor, RestDoor
+from tests.processes.probe import broker_stats
+from tests.processes.server_process import ServerProcess
+from tests.processes.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -105,8 +110,20 @@ def test_instances_of_many_clients_share_a_batch_and_each_gets_its_own(
         assert result["y"].tolist() == [2.0 * number] * 4
 
 
-def test_a_batch_function_sees_more_than_three_instances(bus: BusClient) -> None:
-    futures = [bus.submit("probe", "together", [{"x": 1}] * 8) for _ in range(20)]
-    counts = [int(item["count"]) for future in futures for item in future.result(60)]
-    assert max(counts) >= 8
-    assert len(counts) == 160
+def test_a_batch_function_sees_all_requests_that_wait_up_to_its_size(
+    server: ServerProcess, bus: BusClient, tmp_path: Path
+) -> None:
+    gates = [tmp_path / "gate0", tmp_path / "gate1"]
+    for gate in gates:
+        os.mkfifo(gate)
+    holding = [bus.submit("probe", "gated", {"path": str(gate)}, timeout=60) for gate in gates]
+    waiting = [bus.submit("probe", "together", {"x": 1}, timeout=60) for _ in range(64)]
+
+    def held() -> list[int]:
+        return [worker["in_flight"] for worker in broker_stats(server)["workers"]]
+
+    assert wait_until(lambda: held() == [33, 33]), "each of both workers has a gate and 32 more"
+    for gate, future in zip(gates, holding, strict=True):
+        gate.write_text("open")
+        assert future.result() == [{"text": "open"}]
+    assert {int(future.result()[0]["count"]) for future in waiting} == {32}

@@ -46,20 +46,35 @@ def test_an_unknown_context_option_is_refused() -> None:
         Context(spam=1)
 
 
+CORES = "thread_affinity_core_list"
+
+
 @pytest.mark.parametrize(
-    "option",
+    ("option", "text"),
     [
-        {"thread_num": 0},
-        {"thread_num": True},
-        {"thread_affinity_core_list": [0, 0]},
-        {"thread_affinity_core_list": [-1]},
-        {"thread_affinity_core_list": "0"},
-        {"enable_parallel": 1},
+        ({"thread_num": 0}, "Parameter 'thread_num' should be >= 1"),
+        (
+            {"thread_num": True},
+            "Parameter 'thread_num' should be int, but actually <class 'bool'>",
+        ),
+        ({CORES: [0, 0]}, f"The item value '0' in parameter '{CORES}' should not be repeated"),
+        ({CORES: [-1]}, f"The item value '-1' in parameter '{CORES}' should be >= 0"),
+        (
+            {CORES: "0"},
+            f"Parameter '{CORES}' should be tuple/list of int, but actually <class 'str'>",
+        ),
+        (
+            {CORES: 0},
+            f"Parameter '{CORES}' should be tuple/list of int, but actually <class 'int'>",
+        ),
+        (
+            {"enable_parallel": 1},
+            "Parameter 'enable_parallel' should be bool, but actually <class 'int'>",
+        ),
     ],
 )
-def test_a_bad_context_value_is_refused_by_its_name(option: dict[str, Any]) -> None:
-    (name,) = option
-    with pytest.raises(RuntimeError, match=f"'{name}'"):
+def test_a_bad_context_value_is_refused_by_its_name(option: dict[str, Any], text: str) -> None:
+    with pytest.raises(RuntimeError, match=exactly(text)):
         Context(**option)
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from protocol.parameter_checks import (
     check_bool,
     check_int,
-    check_ints,
+    check_int_list,
     check_str,
 )
 from workers.servable.deprecation import warn_deprecated
@@ -162,6 +162,6 @@ def _keywords(options: Mapping[str, Any]) -> str:
 
 _CONTEXT_OPTIONS: dict[str, Callable[[Any], object]] = {
     "thread_num": lambda value: check_int("thread_num", value, minimum=1),
-    "thread_affinity_core_list": lambda value: check_ints("thread_affinity_core_list", value),
+    "thread_affinity_core_list": lambda value: check_int_list("thread_affinity_core_list", value),
     "enable_parallel": lambda value: check_bool("enable_parallel", value),
 }

@@ -23,8 +23,6 @@ from workers.supervisor.slot import (
 
 #: Exit code of a child that drained.
 EXIT_DRAINED = 0
-#: Exit code of a child that could not boot.
-EXIT_BOOT_FAILURE = 3
 #: Exit code of a child that its own watchdog ended.
 EXIT_WATCHDOG = 70
 

@@ -1,6 +1,7 @@
 """A servable of scripted models for tests over real doors: one method per thing that can happen."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -138,6 +139,17 @@ def leave(x):
 def exits(x):
     """A stage that calls sys.exit."""
     return register.add_stage(leave, x, outputs_count=1)
+
+
+def wait_for_gate(path):
+    """Reads a FIFO: comes back when somebody has written to it and closed it."""
+    return Path(path).read_text()
+
+
+@register.register_method(output_names=["text"])
+def gated(path):
+    """Keeps the Python thread busy until the gate is opened."""
+    return register.add_stage(wait_for_gate, path, outputs_count=1)
 
 
 def batch_length(instances):
