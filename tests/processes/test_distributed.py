@@ -6,10 +6,13 @@ The ranks compute with the scripted backend; `test_distributed_mindspore.py` has
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import resource
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +24,6 @@ from tests.processes.group_scripts import (
     AGENTS_LINE,
     GRPC_LINE,
     GroupScripts,
-    command_line,
-    environment,
 )
 from tests.processes.waiting import descendants, wait_gone, wait_until
 
@@ -203,17 +204,49 @@ def test_too_few_model_files_are_refused_before_any_agent_starts(scripts: GroupS
     ) in agents.errors()
 
 
-def test_the_key_of_the_models_is_in_no_command_line_and_no_environment(
+KEY = b"sixteen secrets!"
+FORMS = [KEY, KEY.hex().encode(), base64.b64encode(KEY), repr(KEY)[2:-1].encode()]
+
+
+def shows_key(content: bytes) -> bool:
+    return any(form in content for form in FORMS)
+
+
+def test_the_key_of_the_models_is_in_no_command_line_environment_output_or_core_file(
     scripts: GroupScripts,
 ) -> None:
-    scripts.dec_key = b"sixteen secrets!"
-    encoded = base64.b64encode(scripts.dec_key).decode()
-    scripts.start(scripts.write_scripted_models(dec_key=encoded))
+    scripts.dec_key = KEY
+    scripts.start(scripts.write_scripted_models(dec_key=base64.b64encode(KEY).decode()))
     assert values(scripts) == TWICE
-    for pid in scripts.agent_pids().values():
-        seen = command_line(pid) + repr(environment(pid))
-        assert encoded not in seen
-        assert "sixteen secrets!" not in seen
+    server, agents = scripts.server, scripts.agents
+    assert server is not None
+    assert agents is not None
+    roots = [server.process.pid, agents.process.pid]
+    for pid in [*roots, *descendants(roots[0]), *descendants(roots[1])]:
+        with contextlib.suppress(FileNotFoundError):  # it has just gone
+            assert not shows_key(Path(f"/proc/{pid}/cmdline").read_bytes())
+            assert not shows_key(Path(f"/proc/{pid}/environ").read_bytes())
+    rank0 = scripts.agent_pids()[0]
+    os.kill(rank0, signal.SIGABRT)
+    wait_gone(rank0)
+    os.kill(agents.process.pid, signal.SIGABRT)
+    assert agents.process.wait(60) == -signal.SIGABRT
+    assert list(scripts.directory.rglob("core*")) == []
+    for script in (server, agents):
+        assert not shows_key("\n".join([*script.lines, *script.error_lines]).encode())
+
+
+def test_an_agent_without_a_key_leaves_the_core_file_that_is_asked_for(
+    scripts: GroupScripts,
+) -> None:
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    if pattern.startswith(("|", "/")) or hard == 0:
+        pytest.skip(f"core files go to {pattern}, limit {hard}")
+    scripts.start(scripts.write_scripted_models())
+    rank0 = scripts.agent_pids()[0]
+    os.kill(rank0, signal.SIGABRT)
+    assert wait_until(lambda: list(scripts.directory.rglob("core*")))
 
 
 def test_a_wrong_key_fails_the_start(scripts: GroupScripts) -> None:
