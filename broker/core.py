@@ -40,6 +40,10 @@ from protocol.errors import RemoteProtocolError
 
 NS_PER_MS = 1_000_000
 
+#: How often a request may come back from a dead worker that had not started it, before it is a
+#: suspect all the same: it may kill while it is decoded.
+UNSTARTED_RETURNS_MAX = 2
+
 #: How long after its connection a worker is lost, if its supervisor says nothing.
 UNREACHABLE_GRACE_NS = 500 * NS_PER_MS
 
@@ -245,6 +249,8 @@ class Core:
         if worker.lost_ns is None:
             self.registration.withdraw(worker)
             worker.lost_ns = now_ns + UNREACHABLE_GRACE_NS
+            self.serve_backlog(worker.service, now_ns)
+            self.registration.rehome(worker.service, now_ns)
             self.note("unreachable", now_ns, worker.worker_id, worker.generation)
 
     def worker_lost(
@@ -267,10 +273,13 @@ class Core:
         for request in reversed(orphans):
             request.worker = None
             request.lane = service.lane_of(request.head)
-            if started is not None and request.ticket not in started:
+            is_unstarted = started is not None and request.ticket not in started
+            if is_unstarted and request.returns < UNSTARTED_RETURNS_MAX:
                 request.attempt -= 1
+                request.returns += 1
                 self.counters.redispatched += 1
-                request.lane.backlog.add_first(request)
+                is_suspect = request.attempt > 0
+                (request.lane.suspects if is_suspect else request.lane.backlog).add_first(request)
             elif request.attempt < self.settings.attempts_max:
                 self.counters.redispatched += 1
                 request.lane.suspects.add_first(request)
@@ -283,26 +292,7 @@ class Core:
                 self._quarantine.add(service.key, request.head, request.frames, now_ns)
                 self._fail(request, "worker_lost", message)
         self.serve_backlog(service, now_ns)
-        self.rehome(service, now_ns)
-
-    def rehome(self, service: Service, now_ns: int) -> None:
-        """Nobody of this version takes work any more: requests for version 0 that wait here go to
-        the version that takes them now, if there is one."""
-        if service.takes_work or not service.queued:
-            return
-        alias = heads.service_key(service.servable, 0)
-        target = self.registration.resolve(alias)
-        if target is None or target is service or not target.takes_work:
-            return
-        for lane in service.lanes:
-            for backlog in (lane.suspects, lane.backlog):
-                for request in backlog.take_all():
-                    if heads.service_of(request.head) == alias:
-                        request.service = target
-                        request.lane = target.lane_of(request.head)
-                    is_suspect = backlog is lane.suspects
-                    (request.lane.suspects if is_suspect else request.lane.backlog).add(request)
-        self.serve_backlog(target, now_ns)
+        self.registration.rehome(service, now_ns)
 
     def serve_backlog(self, service: Service, now_ns: int) -> None:
         """Give waiting requests to free tokens, as far as they go."""

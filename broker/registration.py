@@ -61,7 +61,7 @@ class Registration:
         elif head.command == heads.RETIRE:
             self._retire(control.unpack_retire(frames), now_ns)
         elif head.command == heads.SHARE:
-            self._share(control.unpack_share(frames))
+            self._share(control.unpack_share(frames), now_ns)
         elif worker is None and head.command == heads.DISCONNECT:
             pass  # it is not registered, and this agrees
         elif worker is None:
@@ -70,7 +70,7 @@ class Registration:
         elif head.command == heads.DRAIN:
             self._drain(worker)
             self._core.serve_backlog(worker.service, now_ns)
-            self._core.rehome(worker.service, now_ns)
+            self.rehome(worker.service, now_ns)
         elif head.command == heads.DISCONNECT:
             reason = control.unpack_disconnect(frames).reason
             self._core.worker_lost(worker, now_ns, f"it disconnected: {reason}")
@@ -121,6 +121,31 @@ class Registration:
         self._core.outbox.control(routing_id, welcome)
         self._core.note("ready", now_ns, worker.worker_id, worker.generation, ready.service)
         self._core.serve_backlog(service, now_ns)
+        self._rehome_versions(service.servable, now_ns)
+
+    def _rehome_versions(self, servable: str, now_ns: int) -> None:
+        """Requests for version 0 that wait for a version which takes no work may have another."""
+        for other in [each for each in self.services.values() if each.servable == servable]:
+            self.rehome(other, now_ns)
+
+    def rehome(self, service: Service, now_ns: int) -> None:
+        """Nobody of this version takes work any more: requests for version 0 that wait here go to
+        the version that takes them now, if there is one."""
+        if service.takes_work or not service.queued:
+            return
+        alias = heads.service_key(service.servable, 0)
+        target = self.resolve(alias)
+        if target is None or target is service or not target.takes_work:
+            return
+        for lane in service.lanes:
+            for backlog in (lane.suspects, lane.backlog):
+                for request in backlog.take_all():
+                    if heads.service_of(request.head) == alias:
+                        request.service = target
+                        request.lane = target.lane_of(request.head)
+                    is_suspect = backlog is lane.suspects
+                    (request.lane.suspects if is_suspect else request.lane.backlog).add(request)
+        self._core.serve_backlog(target, now_ns)
 
     def _drain(self, worker: Worker) -> None:
         if worker.state == states.READY:
@@ -156,12 +181,13 @@ class Registration:
             if not service.has_device_worker:
                 service.give_up_ns = now_ns
 
-    def _share(self, share: control.Share) -> None:
+    def _share(self, share: control.Share, now_ns: int) -> None:
         weights = {version: weight for version, weight in share.shares if weight}
         if weights:
             self.splits[share.servable] = Split(weights)
         else:
             self.splits.pop(share.servable, None)
+        self._rehome_versions(share.servable, now_ns)
 
     # ------------------------------------------------------------ tables
 

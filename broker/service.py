@@ -40,6 +40,7 @@ class Request:
         "head",
         "lane",
         "request_id",
+        "returns",
         "service",
         "since_ns",
         "ticket",
@@ -70,6 +71,8 @@ class Request:
         self.deadline_ns = deadline_ns
         #: executions begun so far; at most `attempts_max`
         self.attempt = 0
+        #: how often a worker died that held it and had not started it
+        self.returns = 0
         #: number of the last attempt, 0 before the first
         self.ticket = 0
         #: where it waits, if it does

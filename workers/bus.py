@@ -181,6 +181,8 @@ class Bus:
         timer_ns = self._session.next_timer_ns()
         assert timer_ns is not None, self._session.story()
         wait_ms = max(0, -(-(timer_ns - time.monotonic_ns()) // ws.NS_PER_MS))
+        if self._page is not None:
+            wait_ms = min(wait_ms, limits.HEARTBEAT_INTERVAL_MS)
         return wait_ms if self._signals is not None else min(wait_ms, STOP_WATCH_MS)
 
     def _reopen(

@@ -114,6 +114,7 @@ class _Service:
         self._bus = Bus(launch.workers_address, settings, stop, self._on_state, signals, page)
         for model in servable.models.values():
             model.on_patience = self._on_patience
+            model.on_wait = self._on_wait
         self._pipeline = Pipeline(
             servable.executor,
             self._on_progress,
@@ -180,6 +181,8 @@ class _Service:
             self._epoch = delivery
             self._pipeline.clear()
             self._desk.clear()
+            if self._page is not None:
+                self._page.clear()
         elif not isinstance(delivery, Wake):
             self._desk.receive(delivery)
         return True
@@ -194,6 +197,8 @@ class _Service:
         desk = self._desk
         if desk.tickets:
             self._bus.reply(self._epoch, desk.tickets, desk.replies)
+            if self._page is not None:
+                self._page.end(desk.tickets)
             desk.tickets, desk.replies = [], []
 
     def _log_faults(self) -> None:
@@ -229,7 +234,15 @@ class _Service:
     def _on_patience(self, patience_ns: int) -> None:
         """On the thread that runs a model: this will take long, or it is over (0)."""
         if self._page is not None:
-            self._page.busy_until(time.monotonic_ns() + patience_ns if patience_ns else 0)
+            now_ns = time.monotonic_ns()
+            self._page.restart_clock(now_ns)
+            self._page.busy_until(now_ns + patience_ns if patience_ns else 0)
+
+    def _on_wait(self, is_waiting: bool) -> None:
+        """On the thread that runs a model, which another worker computes."""
+        if self._page is not None:
+            self._page.restart_clock(time.monotonic_ns())
+            self._page.wait(is_waiting)
 
     def _on_state(self, state: str) -> None:
         """On the bus thread: tell the supervisor what the broker knows already."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -17,11 +18,10 @@ PROGRESS_FD = "MINDBUS_PROGRESS_FD"
 PAGE_BYTES = mmap.PAGESIZE
 
 #: Places of the page, 8 bytes each, so that each is written and read at one stroke. The rest is a
-#: ring of tickets.
-_BEAT, _WORK_SINCE, _BUSY_UNTIL, _TICKETS = range(4)
+#: for tickets that were started.
+_BEAT, _WORK_SINCE, _BUSY_UNTIL, _IS_WAITING, _TICKETS = range(5)
 
-#: Tickets that the page remembers. A worker holds no more requests than this at once, or what it
-#: had started could be forgotten.
+#: Tickets that the page has room for: a worker holds no more requests than this at once.
 STARTED_MAX = PAGE_BYTES // 8 - _TICKETS
 
 
@@ -30,11 +30,13 @@ class Progress(NamedTuple):
 
     beat_ns: when the bus thread last came round. work_since_ns: since when the oldest work that
     runs has been running, 0 = idle. busy_until_ns: until when the worker asks for patience.
+    is_waiting: it waits for another worker, so that its own work cannot go on.
     """
 
     beat_ns: int
     work_since_ns: int
     busy_until_ns: int
+    is_waiting: bool = False
 
 
 class ProgressPage:
@@ -44,8 +46,10 @@ class ProgressPage:
         """fd: of a memory file of PAGE_BYTES; stays the caller's."""
         self._map = mmap.mmap(fd, PAGE_BYTES)
         self._places = memoryview(self._map).cast("Q")
-        #: where in the ring the next ticket goes; the worker's
-        self._next = 0
+        #: the worker's: where each started ticket stands, and the free places. The one that has
+        #: been free for longest is next, so a ticket is still there when its reply leaves.
+        self._place_of: dict[int, int] = {}
+        self._free = deque(range(_TICKETS, PAGE_BYTES // 8))
 
     @staticmethod
     def make_fd() -> int:
@@ -67,22 +71,45 @@ class ProgressPage:
     def start(self, tickets: Iterable[int]) -> None:
         """These tickets are computed for the first time from now on."""
         for ticket in tickets:
-            self._places[_TICKETS + self._next] = ticket
-            self._next = (self._next + 1) % STARTED_MAX
+            place = self._place_of[ticket] = self._free.popleft()
+            self._places[place] = ticket
+
+    def end(self, tickets: Iterable[int]) -> None:
+        """These tickets are answered; their places may be used again."""
+        for ticket in tickets:
+            place = self._place_of.pop(ticket, None)
+            if place is not None:
+                self._free.append(place)
+
+    def clear(self) -> None:
+        """A new connection: what was started is void, and another broker counts anew."""
+        self.end(list(self._place_of))
+        for place in self._free:
+            self._places[place] = 0
 
     def busy_until(self, until_ns: int) -> None:
         """Something long begins, such as a compilation; 0 = it is over."""
         self._places[_BUSY_UNTIL] = until_ns
+
+    def wait(self, is_waiting: bool) -> None:
+        """The reply of another worker is waited for, or has come."""
+        self._places[_IS_WAITING] = is_waiting
+
+    def restart_clock(self, now_ns: int) -> None:
+        """The time of patience or of waiting does not count for the work that runs."""
+        if self._places[_WORK_SINCE]:
+            self._places[_WORK_SINCE] = now_ns
 
     # ------------------------------------------------------------ the supervisor
 
     def read(self) -> Progress:
         """What the page says."""
         places = self._places
-        return Progress(places[_BEAT], places[_WORK_SINCE], places[_BUSY_UNTIL])
+        beat, since, until = places[_BEAT], places[_WORK_SINCE], places[_BUSY_UNTIL]
+        return Progress(beat, since, until, bool(places[_IS_WAITING]))
 
     def started(self) -> tuple[int, ...]:
-        """The tickets that were started last, also such that are answered by now."""
+        """The tickets that were started, also some that are answered by now."""
         return tuple(ticket for ticket in self._places[_TICKETS:] if ticket)
 
     def close(self) -> None:

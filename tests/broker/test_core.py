@@ -179,11 +179,38 @@ def test_what_had_not_started_was_no_attempt_and_is_not_said_to_be_redelivered()
     parcels = heads.split_parcels(core.outbox.take()[1][b"w2"])
     requests = [head for head, _ in parcels if head[3] == heads.REQUEST]
     assert not any(heads.unpack(head).flags & heads.FLAG_REDELIVERED for head in requests)
-    for number in (3, 4, 5):  # as often as it likes
-        core.receive_from_worker(b"s", lost("slot2", started=()), 0)
-        core.outbox.take()
-        core.receive_from_worker(b"w%d" % number, ready("slot2", credit=4), 0)
-        assert [body for _, _, body in dispatched(core)] == [b"1", b"2", b"3"]
+
+
+def test_what_kills_before_it_is_started_is_a_suspect_in_the_end() -> None:
+    core = broker_that_lost_a_worker(started=())
+    core.outbox.take()
+    core.receive_from_worker(b"s", lost("slot2", started=()), 0)
+    core.receive_from_worker(b"w3", ready("slot3", credit=4), 0)
+    assert [body for _, _, body in dispatched(core)] == [b"1", b"2", b"3"]
+    core.receive_from_worker(b"s", lost("slot3", started=()), 0)
+    core.receive_from_worker(b"w4", ready("slot4", credit=4), 0)
+    assert [body for _, _, body in dispatched(core)] == [b"1"], "alone"
+    core.check_invariants()
+    core.receive_from_worker(b"s", lost("slot4", started=()), 0)
+    assert (b"c", 1, "worker_lost") in answers(core)
+    core.check_invariants()
+
+
+def test_a_suspect_whose_second_worker_dies_before_it_starts_stays_a_suspect() -> None:
+    core = broker_that_lost_a_worker(started=(1, 2))
+    core.outbox.take()
+    core.receive_from_worker(b"s", lost("slot2", started=()), 0)
+    core.receive_from_worker(b"w3", ready("slot3", credit=9), 0)
+    assert [body for _, _, body in dispatched(core)] == [b"1"], "alone again"
+    core.check_invariants()
+
+
+def test_suspects_do_not_wait_for_a_kept_worker_whose_connection_is_gone() -> None:
+    core = broker_that_lost_a_worker(started=(1, 2))
+    core.receive_from_worker(b"w3", ready("slot3", credit=4), 0)
+    core.outbox.take()
+    core.worker_unreachable(core.registration.workers[b"w2"], 0)
+    core.check_invariants()
 
 
 @pytest.mark.parametrize("started", [(1, 2), None])

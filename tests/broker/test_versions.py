@@ -112,6 +112,17 @@ def test_a_version_that_dies_leaves_its_requests_of_version_0_to_the_other() -> 
     core.check_invariants()
 
 
+def test_what_waits_for_version_0_goes_to_a_version_that_comes_meanwhile() -> None:
+    core = broker_with_worker(credit=1)
+    core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 1, "killed", ())), 0)
+    core.receive_from_client(b"c", request(1, body=b"1", service=b"add/0"), 0)
+    core.receive_from_client(b"c", request(2, body=b"2", service=b"add/1"), 0)
+    core.outbox.take()
+    core.receive_from_worker(b"w2", ready("slot2", "add/2", credit=9), 0)
+    assert [(worker, body) for worker, _, body in dispatched(core)] == [(b"w2", b"1")]
+    core.check_invariants()
+
+
 def test_without_another_version_requests_wait_for_their_own() -> None:
     core = broker_with_worker(credit=1)
     for number in (1, 2):

@@ -46,6 +46,13 @@ def test_a_worker_that_asks_for_patience_is_left_alone_unless_it_is_stopped() ->
     assert look(60_000, work_ms=60_000, patience_ms=1, is_stopped=True) == "stopped for 60000 ms"
 
 
+def test_a_worker_that_waits_for_another_is_not_hung_but_may_be_silent() -> None:
+    waiting = Progress(NOW, NOW - 60_000 * MS, 0, is_waiting=True)
+    assert verdict(waiting, False, NOW, LIMITS) is None
+    silent = waiting._replace(beat_ns=NOW - 10_000 * MS)
+    assert verdict(silent, False, NOW, LIMITS) == "silent for 10000 ms (silent_ms 10000)"
+
+
 def test_patience_has_an_end() -> None:
     page = Progress(NOW - 60_000 * MS, NOW - 60_000 * MS, NOW)
     assert verdict(page, False, NOW, LIMITS) == "silent for 60000 ms (silent_ms 10000)"

@@ -41,10 +41,57 @@ def test_what_is_written_is_read(pages: tuple[ProgressPage, ProgressPage]) -> No
     assert theirs.started() == (3, 4, 9)
 
 
-def test_the_page_remembers_the_last_tickets(pages: tuple[ProgressPage, ProgressPage]) -> None:
+def test_a_ticket_that_is_held_is_never_forgotten_however_many_come_and_go(
+    pages: tuple[ProgressPage, ProgressPage],
+) -> None:
     ours, theirs = pages
-    ours.start(range(1, STARTED_MAX + 11))
-    assert set(theirs.started()) == set(range(11, STARTED_MAX + 11))
+    ours.start([7])
+    for ticket in range(100, 100 + 3 * STARTED_MAX):
+        ours.start([ticket])
+        ours.end([ticket])
+    assert 7 in theirs.started()
+
+
+def test_a_page_has_room_for_all_that_a_worker_may_hold(
+    pages: tuple[ProgressPage, ProgressPage],
+) -> None:
+    ours, theirs = pages
+    tickets = range(1, STARTED_MAX + 1)
+    ours.start(tickets)
+    assert set(theirs.started()) == set(tickets)
+
+
+def test_what_was_answered_last_is_remembered_until_its_reply_has_surely_left(
+    pages: tuple[ProgressPage, ProgressPage],
+) -> None:
+    ours, theirs = pages
+    ours.start([1, 2])
+    ours.end([1, 2, 3])
+    ours.start([4])
+    assert {1, 2, 4} <= set(theirs.started())
+
+
+def test_a_new_connection_begins_with_an_empty_page(
+    pages: tuple[ProgressPage, ProgressPage],
+) -> None:
+    ours, theirs = pages
+    ours.start([1, 2])
+    ours.end([1])
+    ours.clear()
+    assert theirs.started() == ()
+    ours.start(range(1, STARTED_MAX + 1))
+
+
+def test_time_that_was_waited_is_not_counted(pages: tuple[ProgressPage, ProgressPage]) -> None:
+    ours, theirs = pages
+    ours.restart_clock(5)
+    assert theirs.read().work_since_ns == 0, "nothing runs"
+    ours.work(3)
+    ours.wait(True)
+    assert theirs.read().is_waiting
+    ours.wait(False)
+    ours.restart_clock(9)
+    assert theirs.read() == Progress(0, 9, 0, False)
 
 
 def test_the_page_of_this_process_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:

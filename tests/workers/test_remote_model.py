@@ -63,12 +63,12 @@ def test_instances_travel_in_one_request_of_the_hidden_method() -> None:
     assert wire.calls == [("@call_a.mindir;b.mindir_1", 3)]
 
 
-def test_a_worker_that_waits_for_another_asks_for_patience_and_no_longer() -> None:
+def test_a_worker_that_waits_for_another_says_so_and_no_longer() -> None:
     model = remote(Wire(), 1)
-    asked: list[int] = []
-    model.on_patience = asked.append
+    said: list[bool] = []
+    model.on_wait = said.append
     model.run(0, [(floats(1),)], DEADLINE_NS)
-    assert asked == [limits.BUDGET_MS_MAX * 1_000_000, 0]
+    assert said == [True, False]
 
 
 def test_a_bad_instance_is_not_sent_and_fails_alone() -> None:

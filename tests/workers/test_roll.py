@@ -44,7 +44,10 @@ class Place:
         self.now_ms = 0
 
     def roll(self, *steps: tuple[str, str, str]) -> Roll:
-        made = [Replacement(old, new, mode, 1) for old, new, mode in steps]
+        made = [
+            Replacement(old, new, mode, 1, is_reload="/1" in old and "/2" in new)
+            for old, new, mode in steps
+        ]
         return Roll(made, self.settle_ms)
 
     def set(self, name: str, state: str, generation: int | None = None) -> None:
@@ -226,6 +229,49 @@ def test_a_slot_that_is_given_up_ends_the_roll() -> None:
     assert roll.failure == RollFailure("b", WAITING)
 
 
+def test_in_a_reload_a_worker_that_crashed_meanwhile_is_replaced_all_the_same() -> None:
+    place = Place("a/1", "b/1")
+    roll = place.roll(("a/1", "a/2", SURGE))
+    place.set("a/1", slots.READY, 2)
+    assert place.ask(roll) == Begin("a/1", "a/2")
+    assert place.seen["a/2"].generation == 3
+    place.set("a/2", slots.READY)
+    assert place.ask(roll) == Drain("a/1", is_final=True)
+
+
+@pytest.mark.parametrize("mode", [SURGE, IN_PLACE])
+@pytest.mark.parametrize("state", [slots.VACANT, slots.BACKOFF])
+def test_in_a_restart_a_slot_that_nobody_wants_stays_empty(mode: str, state: str) -> None:
+    place = Place("a", "b")
+    names = ("a~", "b~") if mode == SURGE else ("a", "b")
+    roll = place.roll(("a", names[0], mode), ("b", names[1], mode))
+    place.seen["a"] = replace(place.seen["a"], state=state, is_wanted=False)
+    action = place.ask(roll)
+    assert action == (Begin("b", "b~") if mode == SURGE else Drain("b", is_final=False))
+    assert states(roll)[0] == DONE
+
+
+def test_a_slot_that_is_drained_for_good_while_it_goes_does_not_hold_the_roll_up() -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a", IN_PLACE))
+    place.ask(roll)
+    place.seen["a"] = replace(place.seen["a"], state=slots.VACANT, is_wanted=False)
+    assert place.ask(roll) is None
+    assert (roll.is_over, roll.failure) == (True, None)
+
+
+def test_an_old_process_that_came_back_by_itself_is_not_forgotten_while_it_lives() -> None:
+    place = Place("a/1")
+    roll = place.roll(("a/1", "a/2", SURGE))
+    place.ask(roll)
+    place.set("a/2", slots.READY)
+    place.ask(roll)
+    place.set("a/1", slots.STARTING, 2)
+    assert place.ask(roll) is None
+    place.set("a/1", slots.VACANT)
+    assert place.ask(roll) == Forget("a/1")
+
+
 def test_extra_workers_that_went_with_their_version_are_begun_anew() -> None:
     place = Place("a/1/device0", "a/1/extra0")
     roll = place.roll(("a/1/device0", "a/2/device0", SURGE), ("a/1/extra0", "a/2/extra0", SURGE))
@@ -339,7 +385,7 @@ def test_a_plan_with_a_slot_that_was_given_up_is_refused() -> None:
 def test_another_version_has_slots_of_its_own_in_both_modes() -> None:
     for mode in (SURGE, IN_PLACE):
         (planned,) = plan_roll([worker("a/b/1/device0~")], mode, 0, version=12)
-        assert planned == Replacement("a/b/1/device0~", "a/b/12/device0", mode, 3)
+        assert planned == Replacement("a/b/1/device0~", "a/b/12/device0", mode, 3, is_reload=True)
 
 
 def test_a_slot_and_its_twin_take_turns() -> None:

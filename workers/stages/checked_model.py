@@ -95,6 +95,8 @@ class CheckedModel(ABC):
         #: Told before something long, such as a compilation, for how many ns to be patient, and
         #: with 0 when it is over.
         self.on_patience: Callable[[int], None] = lambda patience_ns: None  # noqa: ARG005
+        #: Told when a reply of another worker is waited for, and when it has come.
+        self.on_wait: Callable[[bool], None] = lambda is_waiting: None  # noqa: ARG005
         #: Backend errors since the owner last cleared the list: for its log, not for clients.
         self.faults: list[BackendError] = []
 

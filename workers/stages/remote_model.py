@@ -23,9 +23,6 @@ from workers.stages.stage_values import byte_count
 #: on several devices at once, and none comes near the largest body.
 REQUEST_BYTES_MAX = 64 * limits.MIB
 
-#: The longest wait for a reply: the largest budget that a request can have.
-WAIT_NS = limits.BUDGET_MS_MAX * 1_000_000
-
 #: A request that is about to leave: its method, its body frames, how many instances it has.
 Call = tuple[str, list[Buffer], int]
 
@@ -63,10 +60,11 @@ class RemoteModel(CheckedModel):
         method = call_method_name(self.declaration.key, subgraph)
         calls = [(method, _encode(part), len(part)) for part in parts]
         outcomes: list[Result] = []
-        # A device worker that hangs is found by its own page; this one only waits for it.
-        self.on_patience(WAIT_NS)
-        completions = self._send(calls, deadline_ns)
-        self.on_patience(0)
+        self.on_wait(True)
+        try:
+            completions = self._send(calls, deadline_ns)
+        finally:
+            self.on_wait(False)
         for part, completion in zip(parts, completions, strict=True):
             outcomes += _outcomes(completion, len(part), self._outputs_counts[subgraph])
         for index, outcome in zip(good, outcomes, strict=True):

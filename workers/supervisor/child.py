@@ -9,6 +9,7 @@ reports) or MINDBUS_CONTROL_FD (it also takes commands).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -92,7 +93,9 @@ class Child:
         self.generation = generation
         document = {**spec.document, "generation": generation, "parent_pid": os.getpid()}
         encoded = encode_line(document)
-        assert len(encoded) <= DOCUMENT_BYTES_MAX, f"{spec.slot}: document of {len(encoded)} B"
+        if len(encoded) > DOCUMENT_BYTES_MAX:
+            text = f"document of {len(encoded)} B exceeds document_bytes_max {DOCUMENT_BYTES_MAX}"
+            raise OSError(errno.E2BIG, text)
         ours, theirs = socket.socketpair()
         #: Where the process says what it is doing, if it does.
         self.page: ProgressPage | None = None

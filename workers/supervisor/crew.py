@@ -133,7 +133,7 @@ class Crew:
                 case GiveUp():
                     member.slot.apply(slots.GAVE_UP, now_ns)
                     log.error("slot given up", slot=action.slot, last_exit=member.last_exit)
-                    self._retire_if_last(member)
+                    self.retire_if_last(member)
 
     def _next_action(self, now_ns: int) -> restart_policy.Action | None:
         return restart_policy.next_action([*self.snapshots().values()], now_ns, self._limits)
@@ -312,7 +312,8 @@ class Crew:
             generation=child.generation,
             exit=text,
         )
-        if member.spec.kind == WORKER and returncode != restart_policy.EXIT_DRAINED:
+        is_drained = returncode == restart_policy.EXIT_DRAINED
+        if member.spec.kind == WORKER and not (is_drained and member.slot.state == slots.DRAINING):
             self._losses.report(member.slot.name, child.generation, text, started)
         self._note_exit(member, text)
 
@@ -320,13 +321,13 @@ class Crew:
         member.last_exit = text
         self._observer.slot_failing(member)
         member.slot.apply(slots.EXITED, time.monotonic_ns())
-        self._retire_if_last(member)
+        self.retire_if_last(member)
         if member.spec.kind == GATEWAY:
             self.doors.gateway_lost(member.slot.name)
             self.flush_doors()
             self._observer.doors_changed()
 
-    def _retire_if_last(self, member: Member) -> None:
+    def retire_if_last(self, member: Member) -> None:
         """Tell the broker when the last device worker of a service is gone for good.
 
         Its extra workers go, too: they can do nothing alone.

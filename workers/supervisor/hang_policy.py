@@ -4,7 +4,8 @@
     silent     the bus thread does not come round: something holds the GIL, or the host starves it
     hung       one work has been running for longer than any should
 
-A worker that asks for patience (`busy_until`: it compiles) is only ever found stopped.
+A worker that asks for patience (`busy_until`: it compiles) is only ever found stopped. One that
+waits for another worker is not hung: the other one is, perhaps, and found by its own page.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def verdict(progress: Progress, is_stopped: bool, now_ns: int, hang: HangLimits)
         return None
     if silent_ms >= hang.silent_ms:
         return f"silent for {silent_ms} ms (silent_ms {hang.silent_ms})"
-    if hang.hang_ms and progress.work_since_ns:
+    if hang.hang_ms and progress.work_since_ns and not progress.is_waiting:
         running_ms = (now_ns - progress.work_since_ns) // NS_PER_MS
         if running_ms >= hang.hang_ms:
             return f"hung: one work has been running for {running_ms} ms (hang_ms {hang.hang_ms})"

@@ -30,6 +30,8 @@ class Member:
         self.last_exit: str | None = None
         #: What the latest process said was wrong.
         self.error: str | None = None
+        #: A failed successor that a roll has given up: its slot goes with its process.
+        self.is_dismissed = False
         #: What the process reported when it was READY.
         self.report: Mapping[str, Any] = {}
         #: The device that the process reported, which is the truth; the slot's is the wish.

@@ -12,7 +12,8 @@ Rules
    seconds is met while the others still run what they ran before.
 3. The first failure ends the roll. What has been replaced stays; a surge leaves the old process,
    and in place the old one is started again where the new one has a slot of its own.
-4. A process that was restarted since the roll was asked for is new already.
+4. In a restart, a process that was restarted since it was asked for is new already, and a slot that
+   nobody wants any more stays empty.
 
 The roll names actions; its shell carries them out, and shows it the slots again.
 """
@@ -93,7 +94,7 @@ class RollFailure:
 class Replacement:
     """One step of a roll. new: equal to `old` where the slot keeps its place.
 
-    generation: of the process that is to be replaced.
+    generation: of the process that is to be replaced. is_reload: the new one has another version.
     """
 
     old: str
@@ -101,6 +102,7 @@ class Replacement:
     mode: str
     generation: int
     state: str = WAITING
+    is_reload: bool = False
 
     def __post_init__(self) -> None:
         assert self.mode in MODES, self
@@ -109,7 +111,7 @@ class Replacement:
 
 def _is_gone(seen: SlotSnapshot) -> bool:
     """Nobody wants a process here: somebody drained it, or what it needs has gone."""
-    return seen.state == slots.VACANT and not seen.is_wanted
+    return seen.state in (slots.VACANT, slots.BACKOFF) and not seen.is_wanted
 
 
 def _is_settled(seen: SlotSnapshot) -> bool:
@@ -207,7 +209,15 @@ def plan_roll(
             new = slot_of_version(candidate.slot, version)
         else:
             new = candidate.slot if chosen == IN_PLACE else twin(candidate.slot)
-        replacements.append(Replacement(candidate.slot, new, chosen, candidate.generation))
+        replacements.append(
+            Replacement(
+                candidate.slot,
+                new,
+                chosen,
+                candidate.generation,
+                is_reload=version is not None,
+            )
+        )
     return replacements
 
 
@@ -287,7 +297,10 @@ class Roll:
             if other not in seen or seen[other].state == slots.FAILED:
                 self._fail(current, other)
                 return None
-        if seen[current.old].generation > current.generation:
+        old = seen[current.old]
+        if current.is_reload:
+            current.generation = old.generation  # a crash meanwhile brought the old version back
+        elif old.generation > current.generation or _is_gone(old):
             current.new = current.old
             self._finish(current)
             return None
@@ -325,10 +338,12 @@ class Roll:
     def _await_gone(self, current: Replacement, seen: Mapping[str, SlotSnapshot]) -> Action | None:
         old = seen[current.old]
         if current.old == current.new:
-            if old.generation > current.generation:
+            if _is_gone(old):  # somebody drained it for good while it went
+                self._finish(current)
+            elif old.generation > current.generation:
                 current.state = STARTING
             return None
-        if old.state in (slots.READY, slots.DRAINING):
+        if old.state not in (slots.VACANT, slots.BACKOFF, slots.FAILED):
             return None
         if current.mode == SURGE:
             self._finish(current)

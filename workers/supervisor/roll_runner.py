@@ -47,8 +47,6 @@ class RollRunner:
         self._shares: dict[str, tuple[tuple[int, int], ...]] = {}
         #: A device worker that is to drain once the extra workers that need it have.
         self._last: Member | None = None
-        #: Slots that nobody wants: they go once their process has gone.
-        self._dismissed: set[str] = set()
 
     # ------------------------------------------------------------ asked for
 
@@ -74,6 +72,7 @@ class RollRunner:
             member
             for member in self._crew.of_kind(WORKER)
             if servable is None or member.spec.servable == servable
+            if not member.is_dismissed
             if not member.slot.is_gone or member.slot.state == slots.FAILED
         ]
         if not members:
@@ -114,9 +113,8 @@ class RollRunner:
 
     def follow(self, now_ns: int) -> bool:
         """Do what the roll names next. Returns whether it did something."""
-        for name in list(self._dismissed):
-            if self._crew.members[name].child is None:
-                self._dismissed.remove(name)
+        for name, member in list(self._crew.members.items()):
+            if member.is_dismissed and member.child is None:
                 del self._crew.members[name]
         roll = self._roll
         self._share()
@@ -130,7 +128,8 @@ class RollRunner:
             case Drain():
                 self._drain(action, now_ns)
             case Forget():
-                del self._crew.members[action.slot]
+                member = self._crew.members.pop(action.slot)
+                self._crew.retire_if_last(member)
             case Withdraw():
                 self._note_end(roll)  # before what failed is taken away
                 self._withdraw(action, now_ns)
@@ -180,11 +179,14 @@ class RollRunner:
     def _drain(self, action: Drain, now_ns: int) -> None:
         member = self._crew.members[action.slot]
         if action.is_final:
-            if self._extra_workers_without(member):
+            member.slot.retire()
+            if member.child is not None and self._extra_workers_without(member):
                 self._last = member
                 self._drain_last(now_ns)
                 return
-            member.slot.retire()
+        self._terminate(member, now_ns)
+
+    def _terminate(self, member: Member, now_ns: int) -> None:
         if member.child is not None and member.slot.state != slots.DRAINING:
             self._crew.terminate(member, now_ns)
 
@@ -210,14 +212,17 @@ class RollRunner:
             return
         waiting = self._extra_workers_without(member)
         for other in waiting:
-            self._drain(Drain(other.slot.name, is_final=True), now_ns)
-        if not waiting:
+            other.slot.retire()
+            self._terminate(other, now_ns)
+        if not waiting or member.child is None:
             self._last = None
-            self._drain(Drain(member.slot.name, is_final=True), now_ns)
+            self._terminate(member, now_ns)
 
     def _withdraw(self, action: Withdraw, now_ns: int) -> None:
-        self._drain(Drain(action.new, is_final=True), now_ns)
-        self._dismissed.add(action.new)
+        member = self._crew.members[action.new]
+        member.slot.retire()
+        member.is_dismissed = True
+        self._terminate(member, now_ns)
         if action.restored is not None:
             self._crew.members[action.restored].slot.want()
 
@@ -228,8 +233,10 @@ class RollRunner:
         if failure is None:
             log.info("roll done", slots=len(roll.replacements))
             return
-        member = self._crew.members[failure.slot]
-        cause = member.error or member.last_exit or f"it is {member.slot.state}"
+        member = self._crew.members.get(failure.slot)
+        cause = "it is gone"
+        if member is not None:
+            cause = member.error or member.last_exit or f"it is {member.slot.state}"
         self._failure = f"slot {failure.slot} failed, phase {failure.phase}: {cause}"
         log.error("roll failed", slot=failure.slot, phase=failure.phase, cause=cause)
 

@@ -166,7 +166,8 @@ class Slot:
     @property
     def is_gone(self) -> bool:
         """Whether no process is here and none will come again."""
-        return self._state == FAILED or (self._state == VACANT and not self._is_wanted)
+        is_empty = self._state in (VACANT, BACKOFF)
+        return self._state == FAILED or (is_empty and not self._is_wanted)
 
     def apply(self, event: str, now_ns: int) -> None:
         """Tell the slot what happened.

@@ -28,7 +28,7 @@ def drain(crew: Crew, name: object, now_ns: int) -> None:
     others = [
         other
         for other in crew.device_workers(member.spec)
-        if other is not member and other.slot.is_wanted and other.slot.state != slots.FAILED
+        if other is not member and other.slot.is_wanted and other.slot.state == slots.READY
     ]
     if not member.spec.needs_devices and not others:
         service = f"{member.spec.servable}/{member.spec.version}"
@@ -54,6 +54,8 @@ def kill(crew: Crew, name: object, _now_ns: int) -> None:
 def reset(crew: Crew, name: object, now_ns: int) -> None:
     """Fill a slot again that was given up, drained, or signed off."""
     member = _member(crew, name)
+    if member.is_dismissed:
+        raise SlotCommandError(f"slot {name} belonged to a roll that failed, it is going")
     if member.slot.state == slots.FAILED:
         member.slot.apply(slots.RESET, now_ns)
     elif member.slot.is_wanted:

@@ -45,6 +45,9 @@ HANG_LIMITS = HangLimits()
 
 ROLL_COMMANDS = ("restart", "reload")
 
+#: The longest grace of a stop: a day.
+GRACE_MS_MAX = 86_400_000
+
 #: Nothing is in flight while a server starts: who does not go in this time is killed.
 ABORT_GRACE_MS = 2_000
 
@@ -298,16 +301,20 @@ class Supervisor:
     def doors_changed(self) -> None:
         """Keep `server.json` true: a door, a gateway or a broker came or went."""
         self._rolls.broker_started()
-        self._directory.write_server(
-            {
-                "pid": os.getpid(),
-                "mode": self._mode,
-                "control": str(self._directory.control_path),
-                "producers": self._crew.producers_addresses(),
-                "workers": self._directory.workers_address,
-                "doors": self._crew.doors.addresses(),
-            }
-        )
+        try:
+            self._directory.write_server(
+                {
+                    "pid": os.getpid(),
+                    "mode": self._mode,
+                    "control": str(self._directory.control_path),
+                    "producers": self._crew.producers_addresses(),
+                    "workers": self._directory.workers_address,
+                    "doors": self._crew.doors.addresses(),
+                }
+            )
+        except OSError as error:
+            # Who looks for the server finds an old file, or none; those who are connected serve on.
+            log.error("server.json cannot be written", error=str(error))
 
     # ------------------------------------------------------------ the CLI's door
 
@@ -317,8 +324,9 @@ class Supervisor:
             return {"ok": True, "status": self._status()}
         if name == "stop":
             grace_ms = command.get("grace_ms")
-            if type(grace_ms) is not int or grace_ms < 0:
-                return {"ok": False, "error": f"grace_ms {grace_ms!r} is not an integer >= 0"}
+            if type(grace_ms) is not int or not 0 <= grace_ms <= GRACE_MS_MAX:
+                text = f"grace_ms {grace_ms!r} is not an integer >= 0 and <= {GRACE_MS_MAX}"
+                return {"ok": False, "error": text}
             self._begin_stop(grace_ms, EXIT_OK, None)
             return {"ok": True, "is_stopping": True}
         if name not in ROLL_COMMANDS and name not in SLOT_COMMANDS:

@@ -14,6 +14,9 @@ from workers.supervisor.hang_policy import (
 )
 from workers.supervisor.member import Member
 
+#: A look that comes so late was held up, by a paused container or a host without time for us.
+LATE_MS = 1_000
+
 #: States of a process in `/proc/<pid>/stat` that a signal or a debugger has put it into.
 STOPPED_STATES = frozenset("Tt")
 
@@ -29,7 +32,11 @@ class Watch:
         """Workers to be killed, and why."""
         if now_ns < self._next_ns:
             return []
+        is_late = self._next_ns and now_ns - self._next_ns >= LATE_MS * NS_PER_MS
         self._next_ns = now_ns + WATCH_INTERVAL_MS * NS_PER_MS
+        if is_late:  # we were frozen, and most likely the workers with us: let them come round
+            self._next_ns += self._limits.stopped_ms * NS_PER_MS
+            return []
         found = []
         for member in members:
             reason = self._verdict(member, now_ns)
@@ -39,7 +46,10 @@ class Watch:
 
     def next_timer_ns(self, members: Iterable[Member]) -> int | None:
         """When the next look is due; None while there is nobody to look at."""
-        return self._next_ns if any(map(_is_watched, members)) else None
+        if any(map(_is_watched, members)):
+            return self._next_ns
+        self._next_ns = 0
+        return None
 
     def _verdict(self, member: Member, now_ns: int) -> str | None:
         if not _is_watched(member):
