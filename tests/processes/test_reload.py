@@ -207,6 +207,29 @@ def test_a_version_that_cannot_be_loaded_stops_the_roll_and_the_old_one_serves_o
         assert set(load.factors) == {10}
 
 
+def test_a_reload_that_stopped_half_way_can_go_on_or_back(tmp_path: Path) -> None:
+    write_version(tmp_path, 1)
+    with serving(tmp_path, "--device-ids", "0,1") as (server, load):
+        write_version(tmp_path, 2)
+        roll = threading.Thread(target=reload, args=(server, "--settle-ms", "1500"))
+        roll.start()
+        model = tmp_path / "scale" / "2" / "scale.json"
+        assert wait_until(lambda: slots_of(server).get("scale/2/device0") == "READY")
+        good = model.read_text()
+        model.write_text("not a model")
+        roll.join()
+        mixed = {"scale/1/device1": "READY", "scale/2/device0": "READY"}
+        assert wait_until(lambda: slots_of(server) == mixed)
+        assert reload(server, "--version-number", "1").returncode == 0
+        back = {"scale/1/device1": "READY", "scale/1/device0": "READY"}
+        assert slots_of(server) == back
+        model.write_text(good)
+        assert reload(server, "--settle-ms", "0").returncode == 0
+        assert set(slots_of(server)) == {"scale/2/device0", "scale/2/device1"}
+        load.stop()
+        assert load.failures == []
+
+
 def test_a_version_that_dies_of_its_first_requests_stops_the_roll_and_fails_nobody(
     tmp_path: Path,
 ) -> None:

@@ -357,6 +357,19 @@ def test_extra_workers_start_once_the_device_workers_have_loaded(world: World) -
     assert {event[:6] for event in workers[2:]} == {"device"}
 
 
+def test_a_roll_leaves_a_slot_alone_that_was_drained_meanwhile(world: World) -> None:
+    server = world.server()
+    server.start_servables([replace(world.servable(), device_ids=(0, 1, 2))])
+    with RuntimeClient(world.run_directory) as client:
+        client.roll("restart", {"mode": "in-place", "settle_ms": 1_000})
+        client.slot_command("drain", "add/1/device1")
+        assert wait_until(lambda: client.status()["roll"]["is_over"])
+        assert client.status()["roll"]["failure"] is None
+    assert slot(server, "add/1/device0")["generation"] == 2
+    assert slot(server, "add/1/device1")["state"] == "VACANT"
+    assert slot(server, "add/1/device2")["generation"] == 2
+
+
 def test_in_a_reload_extra_workers_drain_before_the_last_device_worker_they_need(
     world: World,
 ) -> None:

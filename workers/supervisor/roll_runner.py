@@ -58,6 +58,9 @@ class RollRunner:
             version, members = self._reload_of(members, asked.version)
         candidates = [_candidate(member) for member in members]
         planned = plan_roll(candidates, asked.mode, asked.min_ready, version)
+        for step in planned:
+            if step.new != step.old and step.new in self._crew.members:
+                raise RollError(f"slot {step.new} is there already")
         if not asked.is_dry_run:
             self._begin(Roll(planned, asked.settle_ms))
             self._specs = {
@@ -97,9 +100,12 @@ class RollRunner:
             version = resolve_version(directory, spec.servable, asked, has_models)
         except RuntimeError as error:
             raise RollError(str(error)) from None
-        if version in running:
-            raise RollError(f"version {version} of {spec.servable} runs already")
-        return version, [m for m in members if m.spec.version == max(running)]
+        if version not in running:
+            return version, [m for m in members if m.spec.version == max(running)]
+        others = [m for m in members if m.spec.version != version]
+        if others and self._failure is not None and self._servable == spec.servable:
+            return version, others  # a reload that stopped half-way goes on, or back
+        raise RollError(f"version {version} of {spec.servable} runs already")
 
     def _begin(self, roll: Roll) -> None:
         if self._roll is not None and not self._roll.is_over:
