@@ -136,6 +136,7 @@ class World:
     def receive_from_worker(self, routing_id: bytes, parts: list[Any]) -> None:
         """A worker's message reaches the broker."""
         self.core.receive_from_worker(routing_id, parts, self.now_ns)
+        self._note_displaced()
         self._turn()
 
     def supervisor_says_lost(
@@ -155,6 +156,7 @@ class World:
 
     def _turn(self) -> None:
         self.core.handle_timer(self.now_ns)
+        self._note_displaced()
         while self.core.outbox:
             to_clients, to_workers = self.core.outbox.take()
             self._check_dispatch(to_workers)

@@ -52,6 +52,8 @@ class RollRunner:
 
     def ask(self, asked: RollRequest) -> list[dict[str, Any]]:
         """Begin to replace workers; returns the plan. Raises: RollError."""
+        if self._roll is not None and not self._roll.is_over:
+            raise RollError(f"another roll is under way and waits for slot {self._roll.waits_for}")
         members = self._members_of(asked.servable)
         version = None
         if asked.version is not None:
@@ -108,8 +110,6 @@ class RollRunner:
         raise RollError(f"version {version} of {spec.servable} runs already")
 
     def _begin(self, roll: Roll) -> None:
-        if self._roll is not None and not self._roll.is_over:
-            raise RollError(f"another roll is under way and waits for slot {self._roll.waits_for}")
         self._roll = roll
         self._failure = None
         self._servable = None
