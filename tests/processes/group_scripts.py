@@ -10,8 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from mindspore_serving.client import Client
-from tests.mindspore_serving.start_script import StartScript, free_port
+from tests.mindspore_serving.start_script import StartScript, free_port, post
 from tests.processes.waiting import DEADLINE_S, descendants, wait_until
 
 SERVER = """
@@ -21,6 +23,7 @@ from mindspore_serving.server import distributed
 distributed.start_servable("{directory}", "{name}", rank_table_json_file="rank_table.json",
                            version_number={version}, distributed_address="127.0.0.1:{port}",
                            wait_agents_time_in_seconds={wait_s})
+server.start_restful_server("127.0.0.1:{rest}")
 server.start_grpc_server("127.0.0.1:{grpc}")
 """
 
@@ -62,7 +65,7 @@ class GroupScripts:
         self.directory = Path(tempfile.mkdtemp(dir="/tmp", prefix="mb-"))
         self.name = name
         self.ranks = ranks
-        self.port, self.grpc_port = free_port(), free_port()
+        self.port, self.grpc_port, self.rest_port = free_port(), free_port(), free_port()
         self.version = 1
         self.dec_key: bytes | None = None
         #: More parameters of `startup_agents`.
@@ -111,6 +114,7 @@ class GroupScripts:
             name=self.name,
             port=self.port,
             grpc=self.grpc_port,
+            rest=self.rest_port,
             wait_s=wait_s,
             version=self.version,
         )
@@ -139,6 +143,14 @@ class GroupScripts:
         """Call the method through the gRPC door."""
         with Client(f"127.0.0.1:{self.grpc_port}", self.name, "predict") as client:
             return client.infer(list(instances))
+
+    def error(self, door: str, x: list[float]) -> str:
+        """The error text of a request of one instance. door: "gRPC" or "REST"."""
+        if door == "gRPC":
+            answer = self.infer([{"x": np.array(x, np.float32)}])
+            return str(answer["error"])
+        body = {"instances": [{"x": x}]}
+        return str(post(self.rest_port, f"/model/{self.name}:predict", body)["error_msg"])
 
     # ------------------------------------------------------------ processes
 

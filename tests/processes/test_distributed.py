@@ -115,6 +115,35 @@ def requests_in_flight(scripts: GroupScripts) -> int:
         return sum(worker["in_flight"] for worker in client.stats()["workers"])
 
 
+DOORS = ("gRPC", "REST")
+
+
+def test_an_error_of_a_rank_is_told_through_both_doors_and_the_group_serves_on(
+    scripts: GroupScripts,
+) -> None:
+    faults = [{"when_first_value": 13, "do": "raise"}]
+    scripts.start(scripts.write_scripted_models(faults=faults))
+    before = scripts.agent_pids()
+    for door in DOORS:
+        text = scripts.error(door, [13.0, 1.5])
+        assert text.startswith("Error happened on get result of rank ")
+        assert text.endswith(": scripted fault")
+    assert values(scripts) == TWICE
+    assert scripts.agent_pids() == before
+
+
+def test_a_rank_that_answers_nothing_is_told_through_both_doors_and_the_group_comes_back(
+    scripts: GroupScripts,
+) -> None:
+    scripts.start(scripts.write_scripted_models())
+    for door in DOORS:
+        before = scripts.agent_pids()
+        os.kill(before[1], signal.SIGSTOP)
+        assert scripts.error(door, [1.5, 2.5]) == "Failed to wait for result of rank 1"
+        scripts.wait_agents(before)
+        assert values(scripts) == TWICE
+
+
 def test_agents_whose_script_is_killed_go_with_it_and_a_new_script_brings_the_group_back(
     scripts: GroupScripts,
 ) -> None:

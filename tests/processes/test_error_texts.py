@@ -1,10 +1,10 @@
 """Request-time texts of MindSpore Serving (its behaviour map, section 4.3), over both doors.
 
-Not here, because a client reaches them only through faults that are made elsewhere: model calls of
-extra workers (tests/workers/test_remote_model.py), ranks of a distributed servable
-(tests/workers/distributed), a wrong number of model inputs and a failure without a text
-(tests/workers/test_model_runner.py, tests/protocol). Both modes run the same tests: broker inside
-the gateway, and broker as a process of its own.
+Elsewhere over both doors: model calls of extra workers (test_extra_workers.py), ranks of a
+distributed servable (test_distributed.py). No client can reach two of them: a wrong number of model
+inputs, which is refused at the start, and a failure without a text (tests/workers/test_model_runner,
+tests/protocol). Both modes run the same tests: broker inside the gateway, and broker as a process
+of its own.
 """
 
 from __future__ import annotations

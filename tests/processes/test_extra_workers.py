@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from examples.digits_dataset import encode_png, load_split
 from mindbus.bus_client import BusClient
 from mindspore_serving.client import Client
+from tests.processes.doors import RestDoor
 from tests.processes.probe import SERVABLES, broker_stats
 from tests.processes.server_process import ServerProcess
 from tests.processes.waiting import wait_until
@@ -206,6 +207,106 @@ def test_an_extra_worker_that_cannot_start_is_named_with_its_number(tmp_path: Pa
         )
     finally:
         server.close()
+
+
+REMOTE = """
+import time
+from mindspore_serving.server import register
+
+model = register.declare_model("scale.json", "MindIR", with_batch_dim=False)
+
+
+def nap(x):
+    time.sleep(1)
+    return x
+
+
+def same(x):
+    return x
+
+
+@register.register_method(output_names=["y"])
+def napping(x):
+    return register.add_stage(nap, x, outputs_count=1)
+
+
+@register.register_method(output_names=["y"])
+def scale(x):
+    return register.add_stage(model, register.add_stage(same, x, outputs_count=1), outputs_count=1)
+"""
+
+DEADLY = [{"when_first_value": value, "do": "segfault"} for value in (7, 8)]
+
+
+def error_through(server: ServerProcess, door: str, servable: str, row: list[float]) -> str:
+    """The error text of a request of one instance."""
+    if door == "gRPC":
+        client = Client(server.grpc_address, servable, "scale")
+        return str(client.infer([{"x": np.array(row, np.float32)}])["error"])
+    rest = RestDoor(server.rest_address, servable)
+    try:
+        return str(rest.infer("scale", [{"x": row}])["error_msg"])
+    finally:
+        rest.close()
+
+
+def keep_the_device_worker_busy(server: ServerProcess, client: BusClient) -> Any:
+    """A request that the device worker runs, so that the next one is an extra worker's."""
+    nap = client.submit("remote", "napping", {"x": np.ones(4, np.float32)}, timeout=60)
+    assert wait_until(
+        lambda: any(
+            worker["in_flight"] and not worker["is_extra"]
+            for worker in broker_stats(server)["workers"]
+        )
+    )
+    return nap
+
+
+def test_a_model_call_that_kills_device_workers_is_told_through_both_doors(
+    tmp_path: Path,
+) -> None:
+    write_servable(tmp_path / "remote", REMOTE, {"scale.json": {**SCALE, "faults": DEADLY}})
+    flags = ("--backend", "numpy", "--extra-workers", "1")
+    with ServerProcess(tmp_path, *flags) as server, BusClient(server.producers_address) as client:
+        for door, row in (("gRPC", [7.0, 0.5, 0.5, 0.5]), ("REST", [8.0, 0.5, 0.5, 0.5])):
+            assert wait_until(lambda: all_registered(server))
+            nap = keep_the_device_worker_busy(server, client)
+            assert error_through(server, door, "remote", row).startswith(
+                "Remote call model failed: 2 workers of remote/1 were lost while they computed"
+            )
+            assert nap.result()[0]["y"].tolist() == [1, 1, 1, 1]
+
+
+def test_requests_of_extra_workers_end_when_no_device_worker_will_come_any_more(
+    tmp_path: Path,
+) -> None:
+    write_servable(tmp_path / "remote", REMOTE, {"scale.json": SCALE})
+    write_servable(tmp_path / "other", REMOTE, {"scale.json": SCALE})
+    flags = ("--backend", "numpy", "--extra-workers", "1")
+    with (
+        ServerProcess(tmp_path, *flags) as server,
+        BusClient(server.producers_address) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        assert wait_until(lambda: all_registered(server))
+        (tmp_path / "remote" / "1" / "scale.json").write_text("no model any more")
+        os.kill(pids_of(server)["remote/1/device0"], signal.SIGKILL)
+        assert wait_until(
+            lambda: (
+                not any(
+                    worker["service"] == "remote/1" and not worker["is_extra"]
+                    for worker in client.stats()["workers"]
+                )
+            )
+        )
+        row = [1.5, 0.5, 0.5, 0.5]
+        texts = [
+            pool.submit(error_through, server, door, "remote", row) for door in ("gRPC", "REST")
+        ]
+        for text in texts:
+            assert text.result(120) == (
+                "Request servable(remote) method(scale) , servable is not available"
+            )
 
 
 @pytest.mark.mindspore
