@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import signal
 import socket
@@ -19,8 +18,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from workers.orphan import die_with_parent, take_group_along
-from workers.prctl import keep_memory_private
+from workers.orphan import begin_as_child
 from workers.supervisor.child import REPORT_FD
 from workers.supervisor.json_lines import encode_line
 
@@ -125,11 +123,7 @@ def _bound_exit(code: int) -> None:
 
 def main() -> int:
     """Run the worker that stdin describes. Returns its exit code."""
-    document = json.load(sys.stdin)
-    if document.get("dec_key") is not None:
-        keep_memory_private()
-    die_with_parent(int(document["parent_pid"]))
-    take_group_along()
+    document = begin_as_child()
     stop = threading.Event()
     signals = WakeupSignals(stop)
     signals.install()

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
+import sys
 import termios
+from typing import Any
 
-from workers.prctl import PR_SET_PDEATHSIG, prctl
+from workers.prctl import PR_SET_PDEATHSIG, keep_memory_private, prctl
+
+
+def begin_as_child() -> dict[str, Any]:
+    """What every process that a supervisor or a launcher starts does first. Returns its document,
+    which comes on stdin; who finds a key in it leaves no core file."""
+    document: dict[str, Any] = json.load(sys.stdin)
+    if document.get("dec_key") is not None:
+        keep_memory_private()
+    die_with_parent(int(document["parent_pid"]))
+    take_group_along()
+    return document
 
 
 def die_with_parent(parent_pid: int) -> None:

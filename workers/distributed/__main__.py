@@ -6,13 +6,11 @@ JSON lines on MINDBUS_REPORT_FD. It holds no state and is ended by SIGKILL.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Any
 
-from workers.orphan import die_with_parent, take_group_along
-from workers.prctl import keep_memory_private
+from workers.orphan import begin_as_child
 from workers.supervisor.child import REPORT_FD
 from workers.supervisor.json_lines import encode_line
 
@@ -23,11 +21,7 @@ def _report(said: dict[str, Any]) -> None:
 
 def main() -> int:
     """Run what stdin describes. Returns the exit code."""
-    document = json.load(sys.stdin)
-    if document.get("dec_key") is not None:
-        keep_memory_private()
-    die_with_parent(int(document["parent_pid"]))
-    take_group_along()
+    document = begin_as_child()
     os.set_inheritable(int(os.environ[REPORT_FD]), False)
     # Only now: these imports take long, and nobody shall outlive his parent meanwhile.
     from telemetry.log import configure
