@@ -42,8 +42,11 @@ class RollRunner:
         self._failure: str | None = None
         #: What to start in the new slots.
         self._specs: dict[str, ChildSpec] = {}
-        #: The servable that goes to another version, and what the broker was told of its shares.
+        #: The servable that the roll takes to another version; None for a restart.
         self._servable: str | None = None
+        #: Servables whose reload stopped half-way: two of their versions run.
+        self._half_way: set[str] = set()
+        #: What the broker was told.
         self._shares: dict[str, tuple[tuple[int, int], ...]] = {}
         #: A device worker that is to drain once the extra workers that need it have.
         self._last: Member | None = None
@@ -64,12 +67,14 @@ class RollRunner:
             if step.new != step.old and step.new in self._crew.members:
                 raise RollError(f"slot {step.new} is there already")
         if not asked.is_dry_run:
-            self._begin(Roll(planned, asked.settle_ms))
+            self._roll = Roll(planned, asked.settle_ms)
+            self._failure = None
+            self._servable = asked.servable if version is not None else None
             self._specs = {
                 step.new: _successor_spec(member.spec, step.new, version)
                 for step, member in zip(planned, members, strict=True)
             }
-            self._servable = asked.servable if version is not None else None
+            log.info("roll begun", slots=len(planned))
         return [_as_document(step) for step in planned]
 
     def _members_of(self, servable: str | None) -> list[Member]:
@@ -105,15 +110,9 @@ class RollRunner:
         if version not in running:
             return version, [m for m in members if m.spec.version == max(running)]
         others = [m for m in members if m.spec.version != version]
-        if others and self._failure is not None and self._servable == spec.servable:
-            return version, others  # a reload that stopped half-way goes on, or back
+        if others and spec.servable in self._half_way:
+            return version, others  # it goes on, or back
         raise RollError(f"version {version} of {spec.servable} runs already")
-
-    def _begin(self, roll: Roll) -> None:
-        self._roll = roll
-        self._failure = None
-        self._servable = None
-        log.info("roll begun", slots=len(roll.replacements))
 
     # ------------------------------------------------------------ carried out
 
@@ -162,19 +161,21 @@ class RollRunner:
 
     def _share(self) -> None:
         """While two versions run, each gets version 0 in proportion to its workers."""
-        if self._servable is None:
-            return
+        for servable in {*self._half_way, self._servable} - {None}:
+            self._share_servable(str(servable))
+
+    def _share_servable(self, servable: str) -> None:
         ready: dict[int, int] = {}
         for member in self._crew.of_kind(WORKER):
             spec = member.spec
-            if spec.servable == self._servable and not spec.needs_devices:
+            if spec.servable == servable and not spec.needs_devices:
                 is_ready = member.slot.state == slots.READY
                 ready[spec.version] = ready.get(spec.version, 0) + is_ready
         counts = tuple(sorted(item for item in ready.items() if item[1]))
         shares = counts if len(counts) > 1 else ()
-        if shares != self._shares.get(self._servable, ()):
-            self._shares[self._servable] = shares
-            self._losses.share(self._servable, shares)
+        if shares != self._shares.get(servable, ()):
+            self._shares[servable] = shares
+            self._losses.share(servable, shares)
 
     def broker_started(self) -> None:
         """A new broker knows of no shares."""
@@ -236,6 +237,9 @@ class RollRunner:
         if not roll.is_over or self._failure is not None:
             return
         failure = roll.failure
+        if self._servable is not None:
+            keep = self._half_way.discard if failure is None else self._half_way.add
+            keep(self._servable)
         if failure is None:
             log.info("roll done", slots=len(roll.replacements))
             return
@@ -275,7 +279,8 @@ def _successor_spec(spec: ChildSpec, slot: str, version: int | None) -> ChildSpe
 
 
 def _candidate(member: Member) -> Candidate:
-    target = (member.device or {}).get("target")
+    # What it reported last: while it starts again it has no device.
+    target = (member.report.get("device") or {}).get("target")
     service = f"{member.spec.servable}/{member.spec.version}"
     if member.spec.needs_devices:
         service = f"extra workers of {service}"
