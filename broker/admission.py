@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from broker.service import Frame, Service
+from broker.service import Service
 from protocol import head as heads
 from protocol import limits
 
@@ -42,9 +41,7 @@ class Admission:
         self.request_bytes = 0
         self.is_draining = False
 
-    def refusal(
-        self, head: bytes, frames: Sequence[Frame], service: Service
-    ) -> tuple[str, str] | None:
+    def refusal(self, head: bytes, body_bytes: int, service: Service) -> tuple[str, str] | None:
         """Reason and message if the request cannot be taken."""
         settings = self.settings
         if (self.is_draining or self.requests >= settings.requests_max) and not self._calls(head):
@@ -52,19 +49,16 @@ class Admission:
                 return "draining", "the broker is going down"
             limit = settings.requests_max
             return "queue_full", f"enqueued requests count exceeds the limit {limit}"
-        size = sum(map(len, frames))
-        if size > settings.body_bytes_max:
+        if body_bytes > settings.body_bytes_max:
             key, limit = service.key.decode(), settings.body_bytes_max
             return (
                 "body_too_large",
-                f"body of {size} B exceeds body_bytes_max {limit} (service {key})",
+                f"body of {body_bytes} B exceeds body_bytes_max {limit} (service {key})",
             )
-        if self.request_bytes + size > settings.request_bytes_max:
+        if self.request_bytes + body_bytes > settings.request_bytes_max:
             held, limit = self.request_bytes, settings.request_bytes_max
-            text = (
-                f"body of {size} B and the {held} B that are held exceed request_bytes_max {limit}"
-            )
-            return "queue_bytes_full", text
+            text = f"body of {body_bytes} B and the {held} B that are held exceed"
+            return "queue_bytes_full", f"{text} request_bytes_max {limit}"
         return None
 
     def take(self, body_bytes: int) -> None:

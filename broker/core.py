@@ -111,12 +111,15 @@ class Core:
             return self._refuse(client, head, *self._no_service(head))
         if self._quarantine and self._refuse_poison(client, head, frames, service, now_ns):
             return None
-        refusal = self.admission.refusal(head, frames, service)
+        body_bytes = sum(map(len, frames))
+        refusal = self.admission.refusal(head, body_bytes, service)
         if refusal is not None:
             return self._refuse(client, head, *refusal)
         budget_ms = min(budget_ms or self.settings.budget_ms_default, limits.BUDGET_MS_MAX)
         deadline_ns = now_ns + budget_ms * NS_PER_MS
-        request = Request(client, request_id, head, frames, service, now_ns, deadline_ns)
+        request = Request(
+            client, request_id, head, frames, body_bytes, service, now_ns, deadline_ns
+        )
         if outstanding is None:
             outstanding = self._clients[client] = {}
         outstanding[request_id] = request

@@ -54,6 +54,7 @@ class Request:
         request_id: int,
         head: bytes,
         frames: list[Frame],
+        body_bytes: int,
         service: Service,
         now_ns: int,
         deadline_ns: int,
@@ -64,7 +65,7 @@ class Request:
         self.head = head
         #: body frames; emptied once the request is done, so that late replies hold no memory
         self.frames = frames
-        self.body_bytes = sum(map(len, frames))
+        self.body_bytes = body_bytes
         self.service = service
         self.lane = service.lane_of(head)
         self.since_ns = now_ns
