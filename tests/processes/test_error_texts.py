@@ -1,10 +1,10 @@
 """Request-time texts of MindSpore Serving (its behaviour map, section 4.3), over both doors.
 
 Elsewhere over both doors: model calls of extra workers (test_extra_workers.py), ranks of a
-distributed servable (test_distributed.py). No client can reach two of them: a wrong number of model
-inputs, which is refused at the start, and a failure without a text (tests/workers/test_model_runner,
-tests/protocol). Both modes run the same tests: broker inside the gateway, and broker as a process
-of its own.
+distributed servable (test_distributed.py). No client can reach two of them: a wrong number of
+model inputs, which is refused at the start, and a failure without a text (their tests are in
+tests/workers/test_model_runner.py and tests/protocol). Both modes run the same tests: broker inside
+the gateway, and broker as a process of its own.
 """
 
 from __future__ import annotations

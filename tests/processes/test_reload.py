@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 from mindbus.bus_client import BusClient
 from mindbus.bus_errors import BusError
 from mindspore_serving.client import Client
+from tests.processes.load import Load
 from tests.processes.probe import SERVABLES, broker_stats
 from tests.processes.server_process import CHECKOUT, ServerProcess
 from tests.processes.waiting import wait_until
@@ -61,40 +62,35 @@ def slots_of(server: ServerProcess) -> dict[str, str]:
     return {s["slot"]: s["state"] for s in server.status()["slots"] if s["kind"] == "worker"}
 
 
-class Load:
-    """Clients that never retry and count which version answered."""
+class Versions(Load):
+    """Clients of version 0 that count which version answered, by its factor."""
 
     def __init__(self, address: str) -> None:
         self.factors: Counter[int] = Counter()
-        self.failures: list[Any] = []
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(address,)) for _ in range(4)]
-        for thread in self._threads:
-            thread.start()
+        self._address = address
+        super().__init__(self._make, clients=4, pause_s=0.01)
 
-    def stop(self) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
+    def _make(self, _number: int) -> Callable[[], Any]:
+        client = Client(self._address, "scale", "scale")
 
-    def _run(self, address: str) -> None:
-        client = Client(address, "scale", "scale")
-        while not self._over.wait(0.01):
+        def ask() -> Any:
             answer = client.infer([{"x": np.ones(4, np.float32)}])
-            if isinstance(answer, list) and "y" in answer[0]:
-                self.factors[int(answer[0]["y"][0])] += 1
-            else:
-                self.failures.append(answer)
+            if not (isinstance(answer, list) and "y" in answer[0]):
+                return answer
+            self.factors[int(answer[0]["y"][0])] += 1
+            return None
+
+        return ask
 
 
 @contextmanager
-def serving(root: Path, *flags: str) -> Iterator[tuple[ServerProcess, Load]]:
+def serving(root: Path, *flags: str) -> Iterator[tuple[ServerProcess, Versions]]:
     with ServerProcess(root, "--backend", "numpy", *flags) as server:
-        load = Load(server.grpc_address)
+        versions = Versions(server.grpc_address)
         try:
-            yield server, load
+            yield server, versions
         finally:
-            load.stop()
+            versions.stop()
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 
 from mindbus.runtime_client import RefusedError, RuntimeClient
 from mindspore_serving.client import Client
+from tests.processes.load import Load, load
 from tests.processes.probe import broker_stats, probe_server
 from tests.processes.server_process import CHECKOUT, ServerProcess
 from tests.processes.waiting import wait_until
@@ -51,47 +51,34 @@ def workers_of(server: ServerProcess) -> dict[str, dict[str, Any]]:
     return {slot["slot"]: slot for slot in server.status()["slots"] if slot["kind"] == "worker"}
 
 
-class Load:
-    """Clients that never retry, each sending one request after the other, paced."""
+class Latencies:
+    """Asks for `slow` and measures; each answer is checked by value."""
 
-    def __init__(self, address: str, clients: int, pause_s: float) -> None:
-        self.latencies_s: list[float] = []
-        self.failures: list[Any] = []
-        self._over = threading.Event()
-        self._pause_s = pause_s
-        self._threads = [
-            threading.Thread(target=self._run, args=(address, seed)) for seed in range(clients)
-        ]
+    def __init__(self, address: str) -> None:
+        self.seconds: list[float] = []
+        self._address = address
 
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, address: str, seed: int) -> None:
+    def make_ask(self, seed: int) -> Callable[[], Any]:
         generator = np.random.default_rng(seed)
-        client = Client(address, "probe", "slow")
-        while not self._over.wait(self._pause_s):
+        client = Client(self._address, "probe", "slow")
+
+        def ask() -> Any:
             row = generator.random(4, np.float32)
             sent = time.monotonic()
             answer = client.infer([{"x": row}])
-            self.latencies_s.append(time.monotonic() - sent)
-            if not (isinstance(answer, list) and np.array_equal(answer[0].get("y"), 2 * row)):
-                self.failures.append(answer)
+            self.seconds.append(time.monotonic() - sent)
+            is_right = isinstance(answer, list) and np.array_equal(answer[0].get("y"), 2 * row)
+            return None if is_right else answer
+
+        return ask
 
 
 @contextmanager
-def load(server: ServerProcess, clients: int = 4, pause_s: float = 0.02) -> Iterator[Load]:
-    made = Load(server.grpc_address, clients, pause_s)
-    made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
+def slow_load(server: ServerProcess) -> Iterator[tuple[list[float], Load]]:
+    """Latencies as they come, in seconds, and the load that makes them."""
+    latencies = Latencies(server.grpc_address)
+    with load(latencies.make_ask, pause_s=0.02) as clients:
+        yield latencies.seconds, clients
 
 
 def p99_ms(latencies_s: list[float]) -> float:
@@ -107,11 +94,11 @@ def test_twenty_rolling_restarts_under_load_fail_no_request(
     device_ids: str, flags: tuple[str, ...]
 ) -> None:
     workers = len(device_ids.split(","))
-    with probe_server("--device-ids", device_ids) as server, load(server) as clients:
-        wait_until(lambda: len(clients.latencies_s) >= 100)
-        baseline = p99_ms(clients.latencies_s[:])
+    with probe_server("--device-ids", device_ids) as server, slow_load(server) as (seen_s, clients):
+        wait_until(lambda: len(seen_s) >= 100)
+        baseline = p99_ms(seen_s[:])
         seen = {slot["pid"] for slot in workers_of(server).values()}
-        start = len(clients.latencies_s)
+        start = len(seen_s)
         for number in range(ROUNDS):
             done = restart(server, *flags)
             assert (done.returncode, done.stderr) == (0, "")
@@ -125,18 +112,18 @@ def test_twenty_rolling_restarts_under_load_fail_no_request(
             seen |= pids
         clients.stop()
         assert clients.failures == []
-        rolled = clients.latencies_s[start:]
+        rolled = seen_s[start:]
         print(
             f"{ROUNDS} rounds, {len(rolled)} requests, none failed; p99 {p99_ms(rolled):.0f} ms "
             f"while rolling, {baseline:.0f} ms before"
         )
         counters = broker_stats(server)["counters"]
-        assert counters["accepted"] == counters["answered"] == len(clients.latencies_s)
+        assert counters["accepted"] == counters["answered"] == len(seen_s)
         assert server.stderr == []
 
 
 def test_a_crash_in_the_middle_of_a_roll_pauses_it_and_no_request_fails() -> None:
-    with probe_server("--device-ids", "0,1") as server, load(server) as clients:
+    with probe_server("--device-ids", "0,1") as server, slow_load(server) as (_, clients):
         with RuntimeClient(server.run_directory) as client:
             client.roll("restart", {"settle_ms": 300})
             os.kill(workers_of(server)["probe/1/device1"]["pid"], signal.SIGKILL)
