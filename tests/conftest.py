@@ -8,6 +8,8 @@ import pytest
 
 from tests.mindspore_process import MindSporeProcess
 
+pytest_plugins = ["tests.figures"]
+
 
 def prepare(directory: Path) -> list[str]:
     """Make the demo servables; runs in a process that has MindSpore."""

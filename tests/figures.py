@@ -1,0 +1,95 @@
+"""What tests of faults measured: printed at the end of every run, and written to a file on demand.
+
+    @pytest.mark.shows("F1", "R4")
+    def test_…(figures: Figures) -> None:
+        figures(detected_ms=12.3, recovered_ms=340)
+
+`shows` names the lines of docs/reliability.md that a test proves. `--figures FILE` writes what the
+run showed, from which that document is made; `--full` has tests take as long as the requirement
+says, where they are shorter otherwise.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: Notes one or more figures of the running test by name; the unit is the end of the name.
+Figures = Callable[..., None]
+
+_MEASURED = pytest.StashKey[dict[str, float]]()
+_SHOWN = pytest.StashKey[list[dict[str, Any]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare `--figures` and `--full`."""
+    parser.addoption("--figures", type=Path, metavar="FILE", help="write what faults showed")
+    parser.addoption("--full", action="store_true", help="the full length of long fault tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin with nothing."""
+    config.stash[_SHOWN] = []
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Take figures of this test; a name that comes again replaces its value."""
+    measured = request.node.stash.setdefault(_MEASURED, {})
+
+    def note(**values: float) -> None:
+        measured.update({name: round(value, 3) for name, value in values.items()})
+
+    return note
+
+
+@pytest.fixture
+def is_full(request: pytest.FixtureRequest) -> bool:
+    """Whether this run may take as long as it takes."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Keep what a test that shows something came to."""
+    report = yield
+    marks = [mark for mark in item.iter_markers("shows") if mark.args]
+    if report.when == "call" and marks:
+        item.config.stash[_SHOWN].append(
+            {
+                "shows": sorted({each for mark in marks for each in mark.args}),
+                "test": item.nodeid,
+                "outcome": report.outcome,
+                "seconds": round(report.duration, 1),
+                "figures": item.stash.get(_MEASURED, {}),
+            }
+        )
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the figures, a line per test, and write the file."""
+    shown = config.stash[_SHOWN]
+    lines = [
+        f"{' '.join(entry['shows']):<8} {entry['test'].rpartition('::')[2]}: "
+        + ", ".join(f"{name} {value:g}" for name, value in entry["figures"].items())
+        for entry in shown
+        if entry["figures"]
+    ]
+    if lines:
+        terminalreporter.section("figures of faults")
+        for line in lines:
+            terminalreporter.write_line(line)
+    path = config.getoption("--figures")
+    if path is not None:
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+        content = {"date": today, "machine": machine, "tests": shown}
+        path.write_text(json.dumps(content, indent=1) + "\n")
