@@ -5,7 +5,7 @@ SHELL       := /bin/sh
 .SHELLFLAGS := -eu -c
 MAKEFLAGS   += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo stop restart status test test-fast sim check format lint types lock clean
+.PHONY: help setup serve demo stop restart status test test-fast sim faults check format lint types lock clean
 
 # The interpreter that makes the environment: 3.11 or 3.12, which is what MindSpore has wheels for.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
@@ -49,6 +49,11 @@ test-fast: setup ## run the tests that start no process and need no MindSpore, i
 
 sim: setup ## run 10,000 seeds of the broker's simulator; ARGS="COUNT FIRST" for others
 	@exec $(BIN)/python -m tests.sim $(ARGS)
+
+faults: setup ## run every test of a fault at full length, and write docs/reliability.md
+	@$(CHECK_TOOLS)
+	@$(BIN)/python -m pytest -m shows --full --figures docs/reliability/figures.json $(ARGS)
+	@$(BIN)/python -m docs.generate_reliability
 
 check: lint types test ## everything that decides whether a change is good
 
