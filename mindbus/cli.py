@@ -17,7 +17,6 @@ from mindbus.config import (
     GRACE_MS_DEFAULT,
     GRACE_MS_MAX,
     ConfigError,
-    ServableChoice,
     ServeConfig,
     add_flags,
     add_run_directory,
@@ -25,6 +24,7 @@ from mindbus.config import (
     read_dec_key,
     read_run_directory,
 )
+from mindbus.config_values import ServableChoice
 from mindbus.runtime_client import NotRunningError, RefusedError, RuntimeClient
 from workers.supervisor.child import CODE_ROOT
 
@@ -262,9 +262,10 @@ def _tls(config: ServeConfig) -> Tls | None:
 
 
 def _launches(config: ServeConfig) -> list[ServableLaunch]:
-    """One launch per servable. Raises StartError, ConfigError."""
+    """One launch per version of a servable. Raises StartError, ConfigError."""
     from mindbus.servables import ServableLaunch, check_servable, discover_servables
     from workers.prctl import keep_memory_private
+    from workers.servable.loader import version_numbers
 
     dec_key = None
     if config.dec_key_file is not None:
@@ -277,7 +278,7 @@ def _launches(config: ServeConfig) -> list[ServableLaunch]:
         ServableLaunch(
             servable_directory=str(config.servable_directory),
             servable_name=choice.name,
-            version=choice.version,
+            version=version,
             device_ids=config.device_ids,
             extra_workers=config.extra_workers,
             device_target=config.device_target,
@@ -286,6 +287,9 @@ def _launches(config: ServeConfig) -> list[ServableLaunch]:
             dec_mode=config.dec_mode,
         )
         for choice in choices
+        for version in choice.versions.versions(
+            version_numbers(config.servable_directory, choice.name)
+        )
     ]
     for launch in launches:
         # Before any door opens: what is plainly not there needs no server to find out.

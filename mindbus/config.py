@@ -12,6 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mindbus.config_values import (
+    ServableChoice,
+    one_of,
+    read_bus_address,
+    read_device_ids,
+    read_path,
+    read_servable,
+    read_text,
+    read_unix_address,
+    whole_number,
+)
 from protocol import limits
 from workers.launch import BACKENDS, DEC_MODES
 from workers.supervisor.run_directory import default_run_directory
@@ -29,7 +40,6 @@ GRACE_MS_MAX = 86_400_000
 GATEWAYS_MAX = 64
 #: MindSpore Serving's limit of `num_parallel_workers`.
 EXTRA_WORKERS_MAX = 64
-DEVICE_ID_MAX = 65_535
 REQUESTS_MAX_MAX = 10_000_000
 DEC_KEY_SIZES = (16, 24, 32)
 
@@ -38,14 +48,6 @@ T = TypeVar("T")
 
 class ConfigError(Exception):
     """A setting that cannot be used; the text names the setting, the value and the limit."""
-
-
-@dataclass(frozen=True)
-class ServableChoice:
-    """A servable by name; version 0 stands for the newest that is there when it starts."""
-
-    name: str
-    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,72 +90,6 @@ class ServeConfig:
         return f"{self.host}:{self.rest_port}"
 
 
-# ---------------------------------------------------------------- parsers of one value
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is not a whole number") from None
-        if not least <= number <= most:
-            raise ValueError(f"{number} is not in {least}..{most}")
-        return number
-
-    return parse
-
-
-def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:
-    """Case is ignored, as MindSpore Serving does for device types."""
-
-    def parse(text: str) -> str:
-        for value in allowed:
-            if text.lower() == value.lower():
-                return value
-        raise ValueError(f"{text!r} is not one of {', '.join(allowed)}")
-
-    return parse
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise ValueError("is empty")
-    return text
-
-
-def _path(text: str) -> Path:
-    return Path(_text(text)).expanduser().absolute()
-
-
-def _device_ids(text: str) -> tuple[int, ...]:
-    parse = _whole(0, DEVICE_ID_MAX)
-    ids = tuple(parse(item.strip()) for item in text.split(","))
-    if len(set(ids)) != len(ids):
-        raise ValueError(f"{text!r} names a device twice")
-    return ids
-
-
-def _servable(text: str) -> ServableChoice:
-    name, colon, version = text.partition(":")
-    if not name or "/" in name:
-        raise ValueError(f"{text!r} is not NAME or NAME:VERSION")
-    return ServableChoice(name, _whole(0, 2**31 - 1)(version) if colon else 0)
-
-
-def _unix_address(text: str) -> str:
-    if not text.startswith("unix:") or text == "unix:":
-        raise ValueError(f"{text!r} is not unix:PATH (a port is set by --grpc-port)")
-    return text
-
-
-def _bus_address(text: str) -> str:
-    scheme, _, rest = text.partition("://")
-    if scheme not in ("tcp", "ipc") or not rest:
-        raise ValueError(f"{text!r} is not tcp://HOST:PORT or ipc://PATH")
-    return text
-
-
 # ---------------------------------------------------------------- the table
 
 
@@ -180,84 +116,91 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("servable_directory", "DIR", _path, "where the servables are (default: .)"),
+    Setting("servable_directory", "DIR", read_path, "where the servables are (default: .)"),
     Setting(
         "servables",
-        "NAME[:VERSION]",
-        _servable,
-        "serve this one; repeatable (default: every sub-directory with a servable_config.py)",
+        "NAME[:VERSIONS]",
+        read_servable,
+        "serve this one; repeatable (default: every sub-directory with a servable_config.py); "
+        "VERSIONS: 3, 3+5, all, latest=2 (default: latest)",
         flag="--servable",
         is_list=True,
     ),
-    Setting("device_ids", "IDS", _device_ids, "one worker per id, such as 0,1 (default: 0)"),
+    Setting("device_ids", "IDS", read_device_ids, "one worker per id, such as 0,1 (default: 0)"),
     Setting(
         "extra_workers",
         "N",
-        _whole(0, EXTRA_WORKERS_MAX),
+        whole_number(0, EXTRA_WORKERS_MAX),
         "workers of each servable beside those of the devices, for its Python stages (default: 0)",
     ),
     Setting(
         "device_target",
         "|".join(DEVICE_TARGETS),
-        _one_of(DEVICE_TARGETS),
+        one_of(DEVICE_TARGETS),
         "kind of device (default: the best that is there)",
     ),
-    Setting("host", "HOST", _text, "address of both doors (default: 127.0.0.1)"),
+    Setting("host", "HOST", read_text, "address of both doors (default: 127.0.0.1)"),
     Setting(
-        "grpc_port", "PORT", _whole(0, PORT_MAX), f"0: any free one (default: {GRPC_PORT_DEFAULT})"
+        "grpc_port",
+        "PORT",
+        whole_number(0, PORT_MAX),
+        f"0: any free one (default: {GRPC_PORT_DEFAULT})",
     ),
     Setting(
-        "rest_port", "PORT", _whole(0, PORT_MAX), f"0: any free one (default: {REST_PORT_DEFAULT})"
+        "rest_port",
+        "PORT",
+        whole_number(0, PORT_MAX),
+        f"0: any free one (default: {REST_PORT_DEFAULT})",
     ),
     Setting(
         "grpc_unix_address",
         "unix:PATH",
-        _unix_address,
+        read_unix_address,
         "gRPC on a unix socket instead of a port",
         flag="--grpc-address",
     ),
     Setting(
         "max_msg_mb_size",
         "N",
-        _whole(limits.MESSAGE_MB_MIN, limits.MESSAGE_MB_MAX),
+        whole_number(limits.MESSAGE_MB_MIN, limits.MESSAGE_MB_MAX),
         f"MiB of one message at the doors (default: {limits.MESSAGE_MB_DEFAULT})",
     ),
     Setting(
         "requests_max",
         "N",
-        _whole(1, REQUESTS_MAX_MAX),
+        whole_number(1, REQUESTS_MAX_MAX),
         f"requests in the server at once (default: {limits.REQUESTS_MAX_DEFAULT})",
         flag="--max-enqueued-requests",
     ),
     Setting(
         "mode",
         "|".join(MODES),
-        _one_of(MODES),
+        one_of(MODES),
         "broker inside the gateway, or a process of its own (default: embedded)",
     ),
     Setting(
         "gateways",
         "N",
-        _whole(1, GATEWAYS_MAX),
+        whole_number(1, GATEWAYS_MAX),
         "gateway processes; more than 1 need --mode standalone (default: 1)",
     ),
     Setting(
         "backend",
         "|".join(BACKENDS),
-        _one_of(tuple(BACKENDS)),
+        one_of(tuple(BACKENDS)),
         "what computes (default: mindspore)",
     ),
     Setting(
         "run_directory",
         "DIR",
-        _path,
+        read_path,
         "sockets and lock of this server; one server each "
         "(default: $XDG_RUNTIME_DIR/mindbus, else /tmp/mindbus-UID)",
     ),
     Setting(
         "producers_addresses",
         "ADDRESS",
-        _bus_address,
+        read_bus_address,
         "one more address for direct ZeroMQ clients, such as tcp://127.0.0.1:6000; repeatable",
         flag="--producers-address",
         is_list=True,
@@ -265,32 +208,39 @@ SETTINGS = (
     Setting(
         "grace_ms",
         "N",
-        _whole(0, GRACE_MS_MAX),
+        whole_number(0, GRACE_MS_MAX),
         f"time to finish running requests when it stops (default: {GRACE_MS_DEFAULT})",
     ),
     Setting(
         "hang_ms",
         "N",
-        _whole(0, GRACE_MS_MAX),
+        whole_number(0, GRACE_MS_MAX),
         "a worker in which one stage or batch runs this long is killed and replaced; 0: never "
         f"(default: {limits.BUDGET_MS_DEFAULT})",
     ),
     Setting(
         "worker_log_directory",
         "DIR",
-        _path,
+        read_path,
         "a file for each worker's output (default: the terminal of the server)",
     ),
-    Setting("tls_certificate", "FILE", _path, "PEM chain of both doors, which then speak TLS only"),
-    Setting("tls_private_key", "FILE", _path, "PEM key of the chain's first certificate"),
     Setting(
-        "tls_client_ca", "FILE", _path, "demand client certificates that this PEM file has signed"
+        "tls_certificate", "FILE", read_path, "PEM chain of both doors, which then speak TLS only"
     ),
-    Setting("dec_key_file", "FILE", _path, "file with the key of encrypted models, 16, 24 or 32 B"),
+    Setting("tls_private_key", "FILE", read_path, "PEM key of the chain's first certificate"),
+    Setting(
+        "tls_client_ca",
+        "FILE",
+        read_path,
+        "demand client certificates that this PEM file has signed",
+    ),
+    Setting(
+        "dec_key_file", "FILE", read_path, "file with the key of encrypted models, 16, 24 or 32 B"
+    ),
     Setting(
         "dec_mode",
         "|".join(DEC_MODES),
-        _one_of(DEC_MODES),
+        one_of(DEC_MODES),
         "cipher of encrypted models (default: AES-GCM)",
     ),
 )

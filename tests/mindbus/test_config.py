@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from mindbus import config
-from mindbus.config import ConfigError, ServableChoice, ServeConfig, read_config
+from mindbus.config import ConfigError, ServeConfig, read_config
+from mindbus.config_values import ServableChoice
+from workers.servable.version_policy import VersionPolicy
 
 
 def parse(*arguments: str, user_id: int = 7, **environment: str) -> ServeConfig:
@@ -79,7 +81,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 
 def test_lists_come_by_repeated_flags_or_by_commas() -> None:
-    choices = (ServableChoice("add"), ServableChoice("resnet", 2))
+    choices = (ServableChoice("add"), ServableChoice("resnet", VersionPolicy((2,))))
     assert parse("--servable", "add", "--servable", "resnet:2").servables == choices
     assert parse(MINDBUS_SERVABLE="add,resnet:2").servables == choices
     assert parse("--device-ids", "3, 1").device_ids == (3, 1)
@@ -115,8 +117,11 @@ def test_relative_paths_count_from_where_the_command_was_given() -> None:
         (["--device-ids", "0,0"], "--device-ids: '0,0' names a device twice"),
         (["--device-ids", "-1"], "--device-ids: -1 is not in 0..65535"),
         (["--device-target", "TPU"], "--device-target: 'TPU' is not one of CPU, GPU, Ascend"),
-        (["--servable", "a/b"], "--servable: 'a/b' is not NAME or NAME:VERSION"),
-        (["--servable", "a:new"], "--servable: 'new' is not a whole number"),
+        (["--servable", "a/b"], "--servable: 'a/b' is not NAME or NAME:VERSIONS"),
+        (
+            ["--servable", "a:new"],
+            "--servable: 'new' is not a whole number, latest, latest=COUNT or all",
+        ),
         (["--host", ""], "--host: is empty"),
         (
             ["--grpc-address", "127.0.0.1:1"],

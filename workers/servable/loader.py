@@ -42,6 +42,11 @@ def resolve_version(
     return max(versions, default=1)
 
 
+def version_numbers(directory: str | Path, servable_name: str) -> list[int]:
+    """The versions that have a directory, ascending."""
+    return sorted(_version_directories(directory, servable_name))
+
+
 def version_directory(directory: str | Path, servable_name: str, version: int) -> Path:
     """Where the files of a version are; a zero-padded name such as `007` is found, too."""
     path = Path(directory) / servable_name / str(version)
