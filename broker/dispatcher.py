@@ -41,7 +41,7 @@ class Dispatcher:
         """
         worker = lane.kept
         if worker is None:
-            worker = lane.tokens.least_loaded() if lane.suspects.count else None
+            worker = lane.tokens.least_loaded_device_worker() if lane.suspects.count else None
             if worker is None:
                 return False
             service.withdraw(worker)

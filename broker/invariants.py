@@ -66,10 +66,12 @@ def _check_service(service: Service, core: Core) -> None:
 def _check_suspects(service: Service, lane: Lane) -> None:
     kept = lane.kept
     if lane.suspects.count and kept is None:
-        assert not lane.tokens, f"I11: suspects of {service.key!r} wait beside tokens"
+        idle = lane.tokens.least_loaded_device_worker()
+        assert idle is None, f"I11: suspects of {service.key!r} wait beside tokens"
     if kept is None:
         return
     assert kept.is_kept
+    assert not kept.is_extra
     assert kept in service.workers
     assert kept.state == states.READY
     assert kept.in_flight, "I11: a worker is kept for nobody"

@@ -7,10 +7,12 @@ the worker, never with a deadline: a device is never over-committed.
 
 A request whose worker died while it was computed is a *suspect*: it may have been the cause. One
 worker is kept for the suspects of a lane, without any other request, and gets one at a time; so if
-it dies again, everybody knows whose doing it was, and nobody else is harmed.
+it dies again, everybody knows whose doing it was, and nobody else is harmed. It is a device worker:
+an extra worker would send the model stages of the suspect to others, and that would be one more
+attempt to kill one.
 
 Rule: a lane has tokens or a backlog, never both.
-Rule: where suspects wait, a worker is kept for them, or there is no token.
+Rule: where suspects wait, a worker is kept for them, or no device worker has a token.
 """
 
 from __future__ import annotations
@@ -121,6 +123,10 @@ class TokenPool:
         if not mask:
             return None
         return next(iter(self._levels[(mask & -mask).bit_length() - 1]))
+
+    def least_loaded_device_worker(self) -> Worker | None:
+        """The same among device workers. A scan, for what is rare."""
+        return next((worker for worker in self if not worker.is_extra), None)
 
 
 class Lane:

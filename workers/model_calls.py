@@ -48,9 +48,10 @@ class ModelCalls:
         numbers = []
         for method, frames, count in calls:
             is_large = sum(map(len, frames)) >= limits.TENSOR_INLINE_BYTES_MAX
+            flags = heads.FLAG_COALESCE | (heads.FLAG_BODY_LARGE if is_large else 0)
             head = heads.Head(
                 heads.REQUEST,
-                flags=heads.FLAG_BODY_LARGE if is_large else 0,
+                flags=flags,
                 budget_ms=budget_ms,
                 instance_count=count,
                 body_frames=len(frames),

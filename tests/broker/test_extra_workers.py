@@ -118,6 +118,18 @@ def test_requests_of_a_lost_extra_worker_are_dispatched_again(core: Core) -> Non
     assert dispatched(core) == [(b"w1", 3, tickets[b"e1"][1])]
 
 
+def test_a_suspect_waits_for_a_device_worker_beside_an_idle_extra_worker(core: Core) -> None:
+    send(core, 1)
+    ((first, ticket, _),) = dispatched(core)
+    assert first == b"w1"
+    core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 1, "x", (ticket,))), 0)
+    assert dispatched(core) == []
+    send(core, 2)
+    assert dispatched(core) == [(b"e1", 2, b"2")], "others go to the extra worker"
+    core.receive_from_worker(b"w2", ready("slot1", generation=2), 0)
+    assert dispatched(core) == [(b"w2", 3, b"1")]
+
+
 def test_calls_of_a_lost_device_worker_wait_for_its_successor(core: Core) -> None:
     send(core, 1, CALL)
     dispatched(core)

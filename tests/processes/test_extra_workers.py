@@ -15,6 +15,7 @@ import pytest
 
 from examples.digits_dataset import encode_png, load_split
 from mindbus.bus_client import BusClient
+from mindbus.bus_errors import BusError
 from mindspore_serving.client import Client
 from tests.processes.doors import RestDoor
 from tests.processes.probe import SERVABLES, broker_stats
@@ -165,6 +166,7 @@ def write_servable(directory: Path, config: str, models: Mapping[str, Any]) -> N
         (directory / "1" / name).write_text(json.dumps(model))
 
 
+DOUBLE = json.loads((SERVABLES / "probe" / "1" / "double.json").read_text())
 SCALE = json.loads((SERVABLES / "parallel" / "1" / "first.json").read_text())
 
 
@@ -275,6 +277,35 @@ def test_a_model_call_that_kills_device_workers_is_told_through_both_doors(
                 "Remote call model failed: 2 workers of remote/1 were lost while they computed"
             )
             assert nap.result()[0]["y"].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.shows("F5", "R29")
+def test_a_request_that_kills_device_workers_harms_no_other_in_the_same_batch(
+    tmp_path: Path,
+) -> None:
+    config = REMOTE.replace("with_batch_dim=False", "with_batch_dim=True")
+    script = {**DOUBLE, "factor": 10.0, "faults": DEADLY}
+    write_servable(tmp_path / "remote", config, {"scale.json": script})
+    flags = ("--backend", "numpy", "--extra-workers", "1")
+    with ServerProcess(tmp_path, *flags) as server, BusClient(server.producers_address) as client:
+        assert wait_until(lambda: all_registered(server))
+        nap = keep_the_device_worker_busy(server, client)
+        first_values = [1.5, 7.0, 2.5, 3.5]
+        asked = [
+            client.submit("remote", "scale", {"x": np.array([v, 1, 1, 1], np.float32)}, timeout=60)
+            for v in first_values
+        ]
+        for value, request in zip(first_values, asked, strict=True):
+            if value == 7.0:
+                with pytest.raises(BusError, match="2 workers of remote/1 were lost"):
+                    request.result()
+            else:
+                assert request.result()[0]["y"][0] == 10 * value
+        assert nap.result()[0]["y"].tolist() == [1, 1, 1, 1]
+        deaths = [
+            s["restarts"] for s in server.status()["slots"] if s["slot"] == "remote/1/device0"
+        ]
+        assert deaths == [2]
 
 
 def test_requests_of_extra_workers_end_when_no_device_worker_will_come_any_more(

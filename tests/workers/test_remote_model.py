@@ -63,6 +63,15 @@ def test_instances_travel_in_one_request_of_the_hidden_method() -> None:
     assert wire.calls == [("@call_a.mindir;b.mindir_1", 3)]
 
 
+def test_instances_of_several_requests_travel_apart() -> None:
+    wire = Wire()
+    instances = [(floats(1),), (floats(500),), (floats(3),)]
+    results = remote(wire, 1).run(0, instances, DEADLINE_NS, is_mixed=True)
+    assert wire.calls == [("@call_m.mindir_0", 1)] * 3
+    assert results[1] == Failure(1, "Predict Failed")
+    assert [np.asarray(results[index][0]).tolist() for index in (0, 2)] == [[2], [6]]  # type: ignore[index]
+
+
 def test_a_worker_that_waits_for_another_says_so_and_no_longer() -> None:
     model = remote(Wire(), 1)
     said: list[bool] = []

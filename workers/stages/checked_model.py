@@ -101,10 +101,17 @@ class CheckedModel(ABC):
         self.faults: list[BackendError] = []
 
     @abstractmethod
-    def run(self, subgraph: int, instances: Sequence[Instance], deadline_ns: int) -> list[Result]:
+    def run(
+        self,
+        subgraph: int,
+        instances: Sequence[Instance],
+        deadline_ns: int,
+        is_mixed: bool = False,
+    ) -> list[Result]:
         """Run a subgraph on any number of instances; results in their order.
 
         A bad instance fails alone. deadline_ns: when nobody waits for the results any more.
+        is_mixed: the instances belong to several requests, and none may suffer from another one.
         """
 
     def describe(self) -> ModelDescription:

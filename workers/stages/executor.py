@@ -84,7 +84,8 @@ class Executor:
         deadline_ns = max(row.request.deadline_ns for row in work.rows)
         if work.model is not None:
             instances = [row.read(row.step.stage.inputs) for row in work.rows]
-            return self._run_model(work.model, instances, deadline_ns)
+            is_mixed = any(row.request is not work.rows[0].request for row in work.rows)
+            return self._run_model(work.model, instances, deadline_ns, is_mixed)
         plan, step = work.rows[0].plan, work.rows[0].step
         stage = step.stage
         if isinstance(stage, BuiltinStage):
@@ -129,19 +130,23 @@ class Executor:
     # ---------------------------------------------------------------- models
 
     def _run_model(
-        self, model: Subgraph, instances: list[Instance], deadline_ns: int
+        self, model: Subgraph, instances: list[Instance], deadline_ns: int, is_mixed: bool
     ) -> list[Result]:
-        results = run_user_code(lambda: self._run_runner(model, instances, deadline_ns))
+        results = run_user_code(lambda: self._run_runner(model, instances, deadline_ns, is_mixed))
         if not isinstance(results, Raised):
             return results
         self._report(Fault(model.model_key, results.error))
         return [_model_failure(results.error)] * len(instances)
 
     def _run_runner(
-        self, model: Subgraph, instances: list[Instance], deadline_ns: int
+        self,
+        model: Subgraph,
+        instances: list[Instance],
+        deadline_ns: int,
+        is_mixed: bool = False,
     ) -> list[Result]:
         runner = self._runners[model.model_key]
-        results = runner.run(model.number, instances, deadline_ns)
+        results = runner.run(model.number, instances, deadline_ns, is_mixed)
         for error in runner.faults:
             self._report(Fault(model.model_key, error))
         runner.faults.clear()

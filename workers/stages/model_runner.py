@@ -52,7 +52,8 @@ class ModelRunner(CheckedModel):
         self,
         subgraph: int,
         instances: Sequence[Instance],
-        deadline_ns: int = 0,  # noqa: ARG002 - only who computes elsewhere has to tell it
+        deadline_ns: int = 0,  # noqa: ARG002 - what only who computes elsewhere has to tell
+        is_mixed: bool = False,  # noqa: ARG002
     ) -> list[Result]:
         """Run a subgraph on any number of instances; results in their order.
 

@@ -1,7 +1,9 @@
 """A model that device workers have loaded, as an extra worker sees it.
 
-Its instances travel over the bus as requests of the model's hidden method, several in one request;
-the device worker gathers them into batches together with those of everybody else.
+Its instances travel over the bus as requests of the model's hidden method: those of one request of
+a client together, those of several requests each for itself. For what travels together dies
+together: an instance that kills device workers is computed alone the second time only if it came
+alone. The device worker gathers what comes into batches, with what everybody else sends.
 """
 
 from __future__ import annotations
@@ -49,14 +51,18 @@ class RemoteModel(CheckedModel):
                 f"{len(longest.encode())} B exceeds method_bytes_max {limits.METHOD_BYTES_MAX}"
             )
 
-    def run(self, subgraph: int, instances: Sequence[Instance], deadline_ns: int) -> list[Result]:
-        """Have a subgraph run on any number of instances; results in their order.
-
-        A bad instance fails alone. deadline_ns: when nobody waits for them any more.
-        """
+    def run(
+        self,
+        subgraph: int,
+        instances: Sequence[Instance],
+        deadline_ns: int,
+        is_mixed: bool = False,
+    ) -> list[Result]:
+        """Have a subgraph run on any number of instances; see `CheckedModel.run`."""
         results: list[Result | None] = [self.check(subgraph, instance) for instance in instances]
         good = [index for index, failure in enumerate(results) if failure is None]
-        parts = list(_parts([instances[index] for index in good]))
+        sent = [instances[index] for index in good]
+        parts = [[instance] for instance in sent] if is_mixed else list(_parts(sent))
         method = call_method_name(self.declaration.key, subgraph)
         calls = [(method, _encode(part), len(part)) for part in parts]
         outcomes: list[Result] = []
