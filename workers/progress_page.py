@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -50,6 +51,9 @@ class ProgressPage:
         #: been free for longest is next, so a ticket is still there when its reply leaves.
         self._place_of: dict[int, int] = {}
         self._free = deque(range(_TICKETS, PAGE_BYTES // 8))
+        #: the worker's: until when each of its threads asks for patience, where it does
+        self._patience: dict[int, int] = {}
+        self._patience_lock = threading.Lock()
 
     @staticmethod
     def make_fd() -> int:
@@ -88,8 +92,17 @@ class ProgressPage:
             self._places[place] = 0
 
     def busy_until(self, until_ns: int) -> None:
-        """Something long begins, such as a compilation; 0 = it is over."""
-        self._places[_BUSY_UNTIL] = until_ns
+        """Something long begins on this thread, such as a compilation; 0 = it is over.
+
+        The page says the latest of what all threads ask for.
+        """
+        thread = threading.get_ident()
+        with self._patience_lock:
+            if until_ns:
+                self._patience[thread] = until_ns
+            else:
+                self._patience.pop(thread, None)
+            self._places[_BUSY_UNTIL] = max(self._patience.values(), default=0)
 
     def wait(self, is_waiting: bool) -> None:
         """The reply of another worker is waited for, or has come."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -39,6 +40,20 @@ def test_what_is_written_is_read(pages: tuple[ProgressPage, ProgressPage]) -> No
     ours.start([9])
     assert theirs.read() == Progress(5, 6, 1 << 63)
     assert theirs.started() == (3, 4, 9)
+
+
+def test_the_end_of_one_threads_patience_does_not_end_anothers(
+    pages: tuple[ProgressPage, ProgressPage],
+) -> None:
+    ours, theirs = pages
+    ours.busy_until(100)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(ours.busy_until, 70).result()
+        assert theirs.read().busy_until_ns == 100
+        ours.busy_until(0)
+        assert theirs.read().busy_until_ns == 70
+        other.submit(ours.busy_until, 0).result()
+    assert theirs.read().busy_until_ns == 0
 
 
 def test_a_ticket_that_is_held_is_never_forgotten_however_many_come_and_go(
