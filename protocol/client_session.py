@@ -159,9 +159,12 @@ class ClientSession:
         """The shell is about to close: what has not ended fails with `broker_lost`.
 
         One message is left in `outbox` that cancels all of it in the broker, which would else find
-        out only when it has a reply and nobody to send it to.
+        out only when it has a reply and nobody to send it to. Idempotent.
         """
         self._story.append(("close", len(self._outstanding)))
+        if not self._outstanding:
+            self.is_connected = False
+            return  # what `outbox` holds are last words
         self.outbox.clear()
         sent = [i for i in self._outstanding if i not in self._waiting]
         if self.is_connected and sent:

@@ -250,6 +250,8 @@ def test_closing_fails_and_cancels_what_was_sent(session: ClientSession) -> None
         heads.Head(heads.CANCEL, request_id=2),
     ]
     assert session.outstanding_count == 0
+    session.close("closed again")
+    assert session.outbox == [message], "the last words are still to be sent"
 
 
 def test_closing_without_a_connection_fails_what_waits_and_sends_nothing() -> None:
