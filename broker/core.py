@@ -12,8 +12,9 @@ Rules
   - A deadline answers on time whether the request waits or runs; the token of a running one comes
     home with the late reply, which is dropped.
   - Version 0 of a servable is an alias: the highest version that has a worker which takes work;
-    if none has, the highest version known. SHARE splits it between versions. A request for it is
-    bound to a version only as long as that version takes work.
+    if none has, the highest version known. SHARE splits it between versions. A label in the place
+    of a version is that version, or else version 0. A request for one of these is bound to a
+    version only as long as that version takes work.
   - A service without device workers keeps its backlog for `service_grace_ns`: workers restart.
   - An extra worker gets only methods that it offers; a device worker gets every method.
 """
@@ -108,7 +109,9 @@ class Core:
         if self.registration.splits:
             service = self.registration.resolve(key)
         if service is None:
-            return self._refuse(client, head, *self._no_service(head))
+            service = self.registration.resolve_label(key)
+        if service is None:
+            return self._refuse(client, head, *self.registration.why_not(key))
         if self._quarantine and self._refuse_poison(client, head, frames, service, now_ns):
             return None
         body_bytes = sum(map(len, frames))
@@ -373,13 +376,6 @@ class Core:
     def set_requests_max(self, requests_max: int) -> None:
         """Change the limit of requests while running (`set_max_enqueued_requests`)."""
         self.admission.set_requests_max(requests_max)
-
-    def _no_service(self, head: bytes) -> tuple[str, str]:
-        key = heads.service_of(head)
-        if key in self.registration.given_up:
-            return "no_worker", self.registration.given_up[key]
-        name = key.decode(errors="backslashreplace")
-        return "unknown_service", f"service {name} is not available"
 
     def check_invariants(self) -> None:
         """Assert I1 to I7 and I10 of the simulator's list. Slow; for tests."""

@@ -4,7 +4,8 @@
     DRAIN       -> READY to DRAINING: its tokens are withdrawn, the broker acknowledges with DRAIN
     DISCONNECT  -> GONE
     LOST        -> GONE, said by the supervisor of a worker that it saw die
-    SHARE       -> requests for version 0 of a servable are shared between versions
+    SHARE       -> requests for version 0 of a servable are shared between versions, its labels name
+                   versions
     RETIRE      -> a service without device workers is given up at once: the supervisor starts none
     silence     -> GONE, after `heartbeat_liveness` intervals
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker import service as states
-from broker.service import Frame, Service, Worker
+from broker.service import Frame, Request, Service, Worker
 from broker.split import Split
 from protocol import control
 from protocol import head as heads
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 NS_PER_MS = 1_000_000
 
-#: What the key of a servable's version 0 ends with.
+#: What the key of a servable's version 0 ends with; that of a label, too: `servable/label/0`.
 ALIAS_END = b"/0"
 
 
@@ -44,6 +45,8 @@ class Registration:
         self.given_up: dict[bytes, str] = {}
         #: servable -> how version 0 is shared between its versions, where it is
         self.splits: dict[str, Split] = {}
+        #: servable -> version by label, where its labels are not all version 0
+        self.labels: dict[str, dict[str, int]] = {}
         self._by_id: dict[str, Worker] = {}
         self._beat_ns: int | None = None
 
@@ -129,23 +132,35 @@ class Registration:
             self.rehome(other, now_ns)
 
     def rehome(self, service: Service, now_ns: int) -> None:
-        """Nobody of this version takes work any more: requests for version 0 that wait here go to
-        the version that takes them now, if there is one."""
+        """Nobody of this version takes work any more: requests for version 0 or a label that wait
+        here go to the version that takes them now, if there is one."""
         if service.takes_work or not service.queued:
             return
-        alias = heads.service_key(service.servable, 0)
-        target = self.resolve(alias)
-        if target is None or target is service or not target.takes_work:
+        others = [
+            other
+            for other in self.services.values()
+            if other.servable == service.servable and other.takes_work
+        ]
+        if not others:
             return
         for lane in service.lanes:
             for backlog in (lane.suspects, lane.backlog):
                 for request in backlog.take_all():
-                    if heads.service_of(request.head) == alias:
-                        request.service = target
-                        request.lane = target.lane_of(request.head)
+                    request.service = self._home_of(request)
+                    request.lane = request.service.lane_of(request.head)
                     is_suspect = backlog is lane.suspects
                     (request.lane.suspects if is_suspect else request.lane.backlog).add(request)
-        self._core.serve_backlog(target, now_ns)
+        for other in others:
+            self._core.serve_backlog(other, now_ns)
+
+    def _home_of(self, request: Request) -> Service:
+        """Where a waiting request belongs now."""
+        key = heads.service_of(request.head)
+        if key.endswith(ALIAS_END):
+            target = self.resolve(key) or self.resolve_label(key)
+            if target is not None and target.takes_work:
+                return target
+        return request.service
 
     def _drain(self, worker: Worker) -> None:
         if worker.state == states.READY:
@@ -187,6 +202,10 @@ class Registration:
             self.splits[share.servable] = Split(weights)
         else:
             self.splits.pop(share.servable, None)
+        if share.labels:
+            self.labels[share.servable] = dict(share.labels)
+        else:
+            self.labels.pop(share.servable, None)
         self._rehome_versions(share.servable, now_ns)
 
     # ------------------------------------------------------------ tables
@@ -201,6 +220,31 @@ class Registration:
             return service
         versions = [s for s in self.services.values() if s.servable == service.servable]
         return split.pick(versions) or service
+
+    def resolve_label(self, key: bytes) -> Service | None:
+        """The service of a key `servable/label/0`; None if it is none, or nobody serves it.
+
+        A label that names no version of its own is what version 0 is.
+        """
+        name, label = _split_label(key)
+        if label not in heads.LABELS:
+            return None
+        version = self.labels.get(name, {}).get(label, 0)
+        return self.resolve(heads.service_key(name, version))
+
+    def why_not(self, key: bytes) -> tuple[str, str]:
+        """Reason and message for a request whose key has no service."""
+        name, label = _split_label(key)
+        known = heads.service_key(name, 0) if label in heads.LABELS else key
+        if known in self.given_up:
+            return "no_worker", self.given_up[known]
+        if label not in heads.LABELS and heads.service_key(name, 0) in self.routes:
+            labels = ", ".join(heads.LABELS)
+            return "unknown_service", f"servable {name} has no label {label!r}, only {labels}"
+        return (
+            "unknown_service",
+            f"service {key.decode(errors='backslashreplace')} is not available",
+        )
 
     def expect(self, key: bytes, now_ns: int) -> None:
         """Know a service before its workers register: its requests wait for them for the grace.
@@ -307,3 +351,9 @@ class Registration:
 
     def _interval_ns(self) -> int:
         return self._core.settings.heartbeat_interval_ms * NS_PER_MS
+
+
+def _split_label(key: bytes) -> tuple[str, str]:
+    """Servable and label of a key `servable/label/0`; empty texts of another one."""
+    parts = key.decode(errors="replace").rsplit("/", 2)
+    return (parts[0], parts[1]) if len(parts) == 3 and parts[2] == "0" else ("", "")

@@ -101,13 +101,15 @@ class Retire(NamedTuple):
 
 
 class Share(NamedTuple):
-    """The supervisor splits requests for version 0 of a servable between versions.
+    """Which versions of a servable clients get that name none, or a label instead of one.
 
-    shares: (version, weight); without weights above 0, version 0 is the highest one again.
+    shares: (version, weight) in the requests for version 0; without weights above 0, version 0 is
+    the highest one again. labels: (label, version); a label that is not there means version 0.
     """
 
     servable: str
     shares: tuple[tuple[int, int], ...]
+    labels: tuple[tuple[str, int], ...] = ()
 
 
 Control = Ready | Welcome | Heartbeat | Drain | Disconnect | Lost | Retire | Share
@@ -201,7 +203,14 @@ def unpack_share(frames: Sequence[Buffer]) -> Share:
     shares = _field(body, "shares")
     if not isinstance(shares, list) or not all(map(_is_share, shares)):
         raise RemoteProtocolError("key 'shares' is not a list of [version, weight]")
-    return Share(_text(body, "servable"), tuple((version, weight) for version, weight in shares))
+    labels = body.get("labels", [])
+    if not isinstance(labels, list) or not all(map(_is_label, labels)):
+        raise RemoteProtocolError("key 'labels' is not a list of [label, version]")
+    return Share(
+        _text(body, "servable"),
+        tuple((version, weight) for version, weight in shares),
+        tuple((label, version) for label, version in labels),
+    )
 
 
 def _is_share(item: Any) -> bool:
@@ -209,6 +218,16 @@ def _is_share(item: Any) -> bool:
         isinstance(item, list)
         and len(item) == 2
         and all(type(number) is int and number >= 0 for number in item)
+    )
+
+
+def _is_label(item: Any) -> bool:
+    return (
+        isinstance(item, list)
+        and len(item) == 2
+        and isinstance(item[0], str)
+        and type(item[1]) is int
+        and item[1] >= 1
     )
 
 

@@ -79,6 +79,11 @@ assert FIXED_BYTES == 48
 REQUEST_PREFIX = MAGIC + bytes((VERSION, REQUEST))
 REPLY_PREFIX = MAGIC + bytes((VERSION, REPLY))
 
+#: The labels of a servable: what version 0 means, less a canary; and the canary, while one stands.
+STABLE = "stable"
+CANARY = "canary"
+LABELS = (STABLE, CANARY)
+
 #: What the names of hidden methods begin with: one subgraph of one model each.
 CALL_PREFIX = "@call_"
 

@@ -1,4 +1,7 @@
-"""The address of a RESTful request: `/model/<name>[/version/<n>]:<method>`, in either order."""
+"""The address of a RESTful request: `/model/<name>[/version/<n>]:<method>`, in either order.
+
+Beyond MindSpore Serving, `/model/<name>/label/<label>:<method>` names a version by its label.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,16 @@ def parse_target(target: bytes) -> RequestSpec:
     is not part of the method, and a servable may have `model` or `version` in its name, because
     keywords are whole segments.
 
-    Raises: RequestError (invalid_inputs); model is checked before version before method.
+    A label becomes part of the servable's name, `<name>/<label>`, as on every other door.
+
+    Raises: RequestError (invalid_inputs); model is checked before version before method, label.
     """
     path = target.partition(b"?")[0].decode("utf-8", "replace")
     where, _, method = path.partition(":")
     words: dict[str, str] = {}
     segments = iter(where.split("/"))
     for segment in segments:
-        if segment in ("model", "version") and segment not in words:
+        if segment in ("model", "version", "label") and segment not in words:
             words[segment] = next(segments, "")
     servable = words.get("model")
     if not servable:
@@ -34,6 +39,12 @@ def parse_target(target: bytes) -> RequestSpec:
     version = _parse_version(words["version"]) if "version" in words else 0
     if not method:
         raise _illegal("the keyword:[service method] must contain.")
+    if "label" in words:
+        if not words["label"]:
+            raise _illegal("the keyword:[label] has no value.")
+        if version:
+            raise _illegal("the keywords [version] and [label] exclude each other.")
+        servable = f"{servable}/{words['label']}"
     return RequestSpec(servable, method, version)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from broker.core import Core
-from protocol import control
+from protocol import control, native
 from tests.broker.helpers import MS, answers, broker_with_worker, dispatched, ready, reply, request
 
 
@@ -22,8 +22,9 @@ def core() -> Iterator[Core]:
     core.check_invariants()
 
 
-def share(core: Core, *shares: tuple[int, int]) -> None:
-    core.receive_from_worker(b"s", control.pack(control.Share("add", shares)), 0)
+def share(core: Core, *shares: tuple[int, int], **labels: int) -> None:
+    message = control.Share("add", shares, tuple(labels.items()))
+    core.receive_from_worker(b"s", control.pack(message), 0)
 
 
 def send(core: Core, count: int, service: bytes = b"add/0", first: int = 1) -> Counter[bytes]:
@@ -74,6 +75,54 @@ def test_other_servables_are_not_touched_by_shares(core: Core) -> None:
     core.outbox.take()
     share(core, (1, 1))
     assert send(core, 2, b"net/0") == {b"n1": 2}
+
+
+def test_labels_are_the_versions_that_they_were_given(core: Core) -> None:
+    share(core, (1, 9), (2, 1), stable=1, canary=2)
+    assert send(core, 4, b"add/canary/0") == {b"w2": 4}
+    assert send(core, 4, b"add/stable/0", first=5) == {b"w1": 4}
+
+
+def test_a_label_that_was_given_to_no_version_is_version_0(core: Core) -> None:
+    assert send(core, 2, b"add/canary/0") == {b"w2": 2}
+    assert send(core, 2, b"add/stable/0", first=3) == {b"w2": 2}
+    share(core, (1, 1))
+    assert send(core, 2, b"add/stable/0", first=5) == {b"w1": 2}
+
+
+def test_labels_can_be_taken_back(core: Core) -> None:
+    share(core, stable=1, canary=2)
+    share(core)
+    assert send(core, 2, b"add/stable/0") == {b"w2": 2}
+
+
+@pytest.mark.parametrize(
+    ("service", "text"),
+    [
+        (b"add/beta/0", "servable add has no label 'beta', only stable, canary"),
+        (b"add/canary/1", "service add/canary/1 is not available"),
+        (b"net/canary/0", "service net/canary/0 is not available"),
+        (b"add/canary", "service add/canary is not available"),
+    ],
+)
+def test_a_label_that_is_not_there_is_said_so(core: Core, service: bytes, text: str) -> None:
+    core.receive_from_client(b"c", request(1, service=service), 0)
+    ((_, _, frames),) = [(c, h, f) for c, [h, *f] in core.outbox.take()[0]]
+    failure = native.decode_failure(frames)
+    assert (failure.reason, failure.message) == ("unknown_service", text)
+
+
+def test_what_waits_for_a_label_goes_to_the_version_that_gets_it() -> None:
+    core = broker_with_worker(credit=1)
+    core.receive_from_worker(b"w2", ready("slot2", "add/2", credit=9), 0)
+    share(core, (1, 1), stable=1, canary=2)
+    core.outbox.take()
+    assert send(core, 3, b"add/stable/0") == {b"w1": 1}
+    core.receive_from_worker(b"s", control.pack(control.Lost("slot1", 1, "x", ())), 0)
+    assert dispatched(core) == [], "stable is version 1, whose worker may come again"
+    share(core)
+    assert Counter(worker for worker, _, _ in dispatched(core)) == {b"w2": 3}
+    core.check_invariants()
 
 
 def full_core() -> Core:

@@ -26,7 +26,11 @@ EVERY = [
     (control.Lost("add/1/device0", 3, "signal 9"), head.LOST, control.unpack_lost),
     (control.Lost("add/1/device0", 3, "signal 9", (4, 5)), head.LOST, control.unpack_lost),
     (control.Retire("add/1", "slot FAILED"), head.RETIRE, control.unpack_retire),
-    (control.Share("add", ((1, 3), (2, 1))), head.SHARE, control.unpack_share),
+    (
+        control.Share("add", ((1, 3), (2, 1)), (("canary", 2),)),
+        head.SHARE,
+        control.unpack_share,
+    ),
 ]
 
 
@@ -129,6 +133,16 @@ def test_a_missing_field_of_ready_is_named(key):
 def test_a_body_that_is_not_one_map_is_refused(message, command, unpack, frames, text):
     with pytest.raises(RemoteProtocolError, match=text):
         unpack(frames)
+
+
+@pytest.mark.parametrize("labels", [None, {}, [1], [["a"]], [["a", 0]], [["a", True]], [[1, 1]]])
+def test_labels_of_another_form_are_refused(labels):
+    with pytest.raises(RemoteProtocolError, match="key 'labels' is not a list of"):
+        control.unpack_share(frames_of({"servable": "add", "shares": [], "labels": labels}))
+
+
+def test_shares_without_labels_are_understood():
+    assert control.unpack_share(frames_of({"servable": "a", "shares": [[1, 2]]})).labels == ()
 
 
 @pytest.mark.parametrize("shares", [None, {}, [1], [[1]], [[1, -1]], [["1", 1]], [[1, True]]])
