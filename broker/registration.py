@@ -224,13 +224,15 @@ class Registration:
     def resolve_label(self, key: bytes) -> Service | None:
         """The service of a key `servable/label/0`; None if it is none, or nobody serves it.
 
-        A label that names no version of its own is what version 0 is.
+        A label that names no version of its own, or one that nobody has served yet, is what version
+        0 is.
         """
         name, label = _split_label(key)
         if label not in heads.LABELS:
             return None
         version = self.labels.get(name, {}).get(label, 0)
-        return self.resolve(heads.service_key(name, version))
+        labelled = self.resolve(heads.service_key(name, version))
+        return labelled or self.resolve(heads.service_key(name, 0))
 
     def why_not(self, key: bytes) -> tuple[str, str]:
         """Reason and message for a request whose key has no service."""
@@ -241,10 +243,8 @@ class Registration:
         if label not in heads.LABELS and heads.service_key(name, 0) in self.routes:
             labels = ", ".join(heads.LABELS)
             return "unknown_service", f"servable {name} has no label {label!r}, only {labels}"
-        return (
-            "unknown_service",
-            f"service {key.decode(errors='backslashreplace')} is not available",
-        )
+        service = key.decode(errors="backslashreplace")
+        return "unknown_service", f"service {service} is not available"
 
     def expect(self, key: bytes, now_ns: int) -> None:
         """Know a service before its workers register: its requests wait for them for the grace.

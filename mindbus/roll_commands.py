@@ -1,4 +1,4 @@
-"""`mindbus restart` and `reload`: replace workers one by one, and show how it goes."""
+"""`mindbus restart`, `reload`, `promote`, `rollback`: replace workers, and show how it goes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, TextIO
 from mindbus.config import add_run_directory, read_run_directory
 from mindbus.runtime_client import RuntimeClient
 from mindbus.status_table import progress_line
-from workers.supervisor.roll import MIN_READY_DEFAULT, MODES, SETTLE_MS_DEFAULT
+from workers.supervisor.roll import MODES
+from workers.supervisor.roll_plan import MIN_READY_DEFAULT, SETTLE_MS_DEFAULT
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -24,7 +25,7 @@ HOW = """\
 One worker at a time, while everything keeps answering. By surge: start the new one, wait until it
 is ready, drain the old one; or in place: drain the old one first, for a device that one process
 owns. The exit code is 0 when every worker is replaced, and 1 when the roll stopped: what was not
-replaced serves on."""
+replaced serves on. Ctrl-C ends the watching; the roll goes on until `mindbus cancel`."""
 
 RESTART_DESCRIPTION = f"""\
 Replaces every worker of a running server, or of one servable, by a new process.
@@ -33,35 +34,76 @@ Replaces every worker of a running server, or of one servable, by a new process.
 RELOAD_DESCRIPTION = f"""\
 Goes to another version of a servable: the newest directory, or the one that is named.
 {HOW}
-While both versions run, requests for version 0 are shared between them; those for a version that is
-named go to that version as long as it runs."""
+
+While both versions run, requests for version 0 are shared between them by their workers; those for
+a version that is named go to that version as long as it runs. With --canary PERCENT one worker goes
+to the new version, which gets that share of the requests for version 0, until `mindbus promote` or
+`mindbus rollback`. A client may name the labels `stable` and `canary` instead of a version."""
+
+PROMOTE_DESCRIPTION = f"""\
+Takes the other workers of a servable to its canary's version; also goes on with a reload that
+stopped half-way.
+{HOW}"""
+
+ROLLBACK_DESCRIPTION = f"""\
+Takes the canary of a servable back to the stable version, which gets every request for version 0
+from now on; also goes back from a reload that stopped half-way.
+{HOW}"""
 
 
 def add_parsers(commands: Any) -> None:
-    """Declare `restart` and `reload` and their flags."""
-    restart = commands.add_parser(
+    """Declare the commands that replace workers, and their flags."""
+    restart = _add_parser(
+        commands,
         "restart",
-        help="replace the workers one at a time while everything keeps answering",
-        description=RESTART_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "replace the workers one at a time while everything keeps answering",
+        RESTART_DESCRIPTION,
     )
     restart.add_argument("servable", nargs="?", metavar="SERVABLE", help="default: every servable")
-    restart.set_defaults(version_number=None)
-    _add_flags(restart, "restart")
-    reload = commands.add_parser(
+    reload = _add_parser(
+        commands,
         "reload",
-        help="go to another version of a servable while everything keeps answering",
-        description=RELOAD_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "go to another version of a servable while everything keeps answering",
+        RELOAD_DESCRIPTION,
     )
     reload.add_argument("servable", metavar="SERVABLE")
     reload.add_argument(
-        "--version-number", type=int, default=0, metavar="N", help="0: the newest (default)"
+        *("--version", "--version-number"),
+        dest="version_number",
+        type=int,
+        default=0,
+        metavar="N",
+        help="0: the newest (default)",
     )
-    _add_flags(reload, "reload")
+    reload.add_argument(
+        "--canary",
+        type=int,
+        metavar="PERCENT",
+        help="one worker only, which gets this share of the requests for version 0",
+    )
+    for name, text, description in (
+        ("promote", "take every worker to the canary's version", PROMOTE_DESCRIPTION),
+        ("rollback", "take the canary back to the stable version", ROLLBACK_DESCRIPTION),
+    ):
+        _add_parser(commands, name, text, description).add_argument("servable", metavar="SERVABLE")
+    cancel = commands.add_parser(
+        "cancel",
+        help="end the roll that is under way after its present step",
+        description="Begins no further replacement. A new worker beside the one that it was to "
+        "replace is taken back; one that has taken a place already is waited for.",
+    )
+    add_run_directory(cancel)
+    cancel.set_defaults(run=_cancel, parser=cancel)
 
 
-def _add_flags(parser: argparse.ArgumentParser, command: str) -> None:
+def _add_parser(commands: Any, name: str, text: str, description: str) -> argparse.ArgumentParser:
+    """A command that begins a roll, with the flags that all of these have."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--mode",
         choices=MODES,
@@ -84,7 +126,14 @@ def _add_flags(parser: argparse.ArgumentParser, command: str) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="show the plan, do nothing")
     add_run_directory(parser)
-    parser.set_defaults(run=run, parser=parser, command=command)
+    parser.set_defaults(run=run, parser=parser, command=name, version_number=0, canary=None)
+    return parser
+
+
+def _cancel(flags: argparse.Namespace) -> int:
+    with RuntimeClient(read_run_directory(vars(flags), os.environ)) as client:
+        client.cancel_roll()
+    return EXIT_OK
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -93,6 +142,7 @@ def run(flags: argparse.Namespace) -> int:
     request = {
         "servable": flags.servable,
         "version": flags.version_number,
+        "canary_percent": flags.canary,
         "mode": flags.mode,
         "min_ready": flags.min_ready,
         "settle_ms": flags.settle_ms,

@@ -81,12 +81,17 @@ class RuntimeClient:
     def roll(self, command: str, request: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Begin a roll; returns the plan, a map per worker. `status` tells the rest.
 
-        command: "restart" or "reload". request: see `workers.supervisor.roll.RollRequest`.
+        command: "restart", "reload", "promote" or "rollback". request: see
+        `workers.supervisor.roll_plan.RollRequest`.
         Raises: RefusedError; NotRunningError.
         """
         plan = self._ask({**request, "command": command})["plan"]
         assert isinstance(plan, list)
         return plan
+
+    def cancel_roll(self) -> None:
+        """Begin no further step of the roll. Raises: RefusedError; NotRunningError."""
+        self._ask({"command": "cancel"})
 
     def slot_command(self, command: str, slot: str) -> None:
         """Drain, kill or reset a slot. Raises: RefusedError; NotRunningError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from protocol.head import LABELS
 from workers.supervisor.door_table import DOOR_NAMES
 
 NOTHING = "-"
@@ -52,6 +53,7 @@ def format_status(status: Mapping[str, Any]) -> str:
     ]
     if status["roll"] is not None:
         lines += [f"roll           {progress_line(status['roll'])}", ""]
+    lines += [*map(_change_line, status["changes"]), *([""] if status["changes"] else [])]
     broker = status["broker"]
     if broker is None:
         lines.append("The broker does not answer.")
@@ -102,6 +104,18 @@ def progress_line(roll: Mapping[str, Any]) -> str:
         return f"{line} done"
     current = next(step for step in steps if step["state"] != "DONE")
     return f"{line} {roll['waits_for']} {current['state']}"
+
+
+def _change_line(change: Mapping[str, Any]) -> str:
+    """One line on a servable between two versions: their labels and shares."""
+    weights = dict(map(tuple, change["shares"]))
+    total = sum(weights.values())
+    parts = [
+        f"{label} {change[label]}"
+        + (f" {100 * weights.get(change[label], 0) / total:.0f} %" if total else "")
+        for label in LABELS
+    ]
+    return f"versions       {change['servable']}: {', '.join(parts)}"
 
 
 def _slot_row(slot: Mapping[str, Any]) -> tuple[str, ...]:

@@ -90,6 +90,11 @@ def test_a_label_that_was_given_to_no_version_is_version_0(core: Core) -> None:
     assert send(core, 2, b"add/stable/0", first=5) == {b"w1": 2}
 
 
+def test_a_label_of_a_version_that_nobody_serves_yet_is_version_0(core: Core) -> None:
+    share(core, stable=2, canary=3)
+    assert send(core, 2, b"add/canary/0") == {b"w2": 2}
+
+
 def test_labels_can_be_taken_back(core: Core) -> None:
     share(core, stable=1, canary=2)
     share(core)

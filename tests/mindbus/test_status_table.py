@@ -42,6 +42,7 @@ STATUS: dict[str, Any] = {
     "doors": [{"kind": "grpc", "address": "127.0.0.1:1"}, {"kind": "rest", "address": "h:2"}],
     "slots": [slot("gateway/0", "gateway"), WORKER],
     "roll": None,
+    "changes": [],
 }
 
 
@@ -83,6 +84,20 @@ def test_the_status_tells_of_the_roll() -> None:
     status = merge_stats(STATUS | {"roll": roll("STARTING", waits_for="a~")}, STATS)
     assert "roll           [######..................] 0/1 a~ STARTING" in format_status(status)
     assert "roll" not in format_status(merge_stats(STATUS, STATS))
+
+
+def test_the_status_tells_which_versions_take_turns() -> None:
+    change = {
+        "servable": "add",
+        "stable": 1,
+        "canary": 2,
+        "percent": 5,
+        "shares": [[1, 95], [2, 5]],
+    }
+    waiting = change | {"servable": "net", "percent": None, "shares": []}
+    text = format_status(merge_stats(STATUS | {"changes": [change, waiting]}, STATS))
+    assert "versions       add: stable 1 95 %, canary 2 5 %\n" in text
+    assert "versions       net: stable 1, canary 2\n" in text
 
 
 def test_each_worker_gets_what_the_broker_knows_of_its_present_generation() -> None:

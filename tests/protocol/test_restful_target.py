@@ -28,6 +28,9 @@ from protocol.values import RequestSpec
         (b"/model/my_model_version2:m", ("my_model_version2", "m", 0)),
         (b"/prefix/model/add/version/1:m", ("add", "m", 1)),
         ("/model/größe:m".encode(), ("größe", "m", 0)),
+        (b"/model/add/label/canary:m", ("add/canary", "m", 0)),
+        (b"/label/stable/model/add/version/0:m", ("add/stable", "m", 0)),
+        (b"/model/label/label/canary:m", ("label/canary", "m", 0)),
     ],
 )
 def test_target_names_servable_method_and_version(
@@ -48,6 +51,11 @@ RANGE = "version number range failed, request version number "
         (b"", MODEL),
         (b"/x/:m", MODEL),
         (b"/model:m", MODEL),
+        (b"/model/add/label/:m", "the keyword:[label] has no value."),
+        (
+            b"/model/add/label/canary/version/1:m",
+            "the keywords [version] and [label] exclude each other.",
+        ),
         (b"/model/:m", MODEL),
         (b"/model//version/x", MODEL),
         (b"/models/add:m", MODEL),

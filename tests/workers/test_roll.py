@@ -9,6 +9,7 @@ import pytest
 
 from workers.supervisor import slot as slots
 from workers.supervisor.roll import (
+    CANCELLED,
     DONE,
     FAILED,
     IN_PLACE,
@@ -18,17 +19,14 @@ from workers.supervisor.roll import (
     WAITING,
     Action,
     Begin,
-    Candidate,
     Drain,
     Forget,
     Replacement,
     Roll,
-    RollError,
     RollFailure,
     Withdraw,
-    plan_roll,
-    twin,
 )
+from workers.supervisor.roll_plan import Candidate, RollError, plan_roll, twin
 from workers.supervisor.slot import SlotSnapshot
 
 MS = 1_000_000
@@ -356,9 +354,9 @@ def test_processes_that_can_share_a_device_are_surged_and_others_replaced_in_pla
         1,
     )
     assert planned == [
-        Replacement("add/1/device0", "add/1/device0~", SURGE, 3),
-        Replacement("net/1/device0", "net/1/device0", IN_PLACE, 3),
-        Replacement("net/1/device1", "net/1/device1", IN_PLACE, 3),
+        Replacement("add/1/device0", "add/1/device0~", SURGE, 3, group="add/1"),
+        Replacement("net/1/device0", "net/1/device0", IN_PLACE, 3, group="net/1"),
+        Replacement("net/1/device1", "net/1/device1", IN_PLACE, 3, group="net/1"),
     ]
 
 
@@ -385,7 +383,118 @@ def test_a_plan_with_a_slot_that_was_given_up_is_refused() -> None:
 def test_another_version_has_slots_of_its_own_in_both_modes() -> None:
     for mode in (SURGE, IN_PLACE):
         (planned,) = plan_roll([worker("a/b/1/device0~")], mode, 0, version=12)
-        assert planned == Replacement("a/b/1/device0~", "a/b/12/device0", mode, 3, is_reload=True)
+        assert planned == Replacement(
+            "a/b/1/device0~", "a/b/12/device0", mode, 3, is_reload=True, group="a/b/1"
+        )
+
+
+def test_a_worker_that_stays_counts_for_who_is_replaced() -> None:
+    leaving, staying = worker("a/1/device0", "Ascend"), worker("a/2/device1", "Ascend")
+    group = replace(leaving, group="a"), replace(staying, group="a")
+    (planned,) = plan_roll([group[0]], None, 1, version=2, staying=[group[1]])
+    assert (planned.mode, planned.group) == (IN_PLACE, "a")
+    with pytest.raises(RollError, match="in-place leaves 0 workers of a while"):
+        plan_roll([group[0]], None, 1, version=2)
+
+
+def test_who_was_given_up_may_go_to_another_version() -> None:
+    assert plan_roll([worker("a/1/device0", state=slots.FAILED)], None, 1, version=2)
+
+
+def test_a_canary_by_surge_leaves_the_old_process_where_it_is() -> None:
+    place = Place("a/1", settle_ms=100)
+    roll = place.roll(("a/1", "a/2", SURGE))
+    roll.replacements[0].is_canary = True
+    assert place.ask(roll) == Begin("a/1", "a/2")
+    place.set("a/2", slots.READY)
+    assert place.ask(roll) is None
+    place.now_ms = 100
+    assert place.ask(roll) is None
+    assert (roll.is_over, roll.is_complete) == (True, True)
+    assert place.seen["a/1"].state == place.seen["a/2"].state == slots.READY
+
+
+def test_where_the_new_process_is_there_already_the_old_one_only_has_to_go() -> None:
+    place = Place("a/1", "a/2")
+    roll = place.roll(("a/1", "a/2", IN_PLACE))
+    assert place.ask(roll) == Drain("a/1", is_final=True)
+    place.set("a/1", slots.VACANT)
+    assert place.ask(roll) == Forget("a/1")
+    assert roll.is_complete
+
+
+def test_a_new_process_that_is_there_and_not_ready_is_waited_for() -> None:
+    place = Place("a/1", "a/2")
+    place.set("a/2", slots.BACKOFF)
+    roll = place.roll(("a/1", "a/2", SURGE))
+    assert place.ask(roll) is None
+    place.set("a/2", slots.FAILED)
+    assert place.ask(roll) is None
+    assert roll.failure == RollFailure("a/2", WAITING)
+
+
+def test_a_worker_that_was_given_up_is_left_for_another_version() -> None:
+    place = Place("a/1", "b/1")
+    place.set("a/1", slots.FAILED)
+    roll = place.roll(("a/1", "a/2", IN_PLACE), ("b/1", "b/2", SURGE))
+    assert place.ask(roll) == Begin("a/1", "a/2")
+    place.set("a/2", slots.READY)
+    assert place.ask(roll) == Forget("a/1")
+    assert place.ask(roll) == Begin("b/1", "b/2")
+
+
+def test_nobody_is_drained_while_too_few_others_are_ready() -> None:
+    place = Place("a", "b", "c")
+    steps = [Replacement(name, name, IN_PLACE, 1, group="g") for name in ("a", "b")]
+    roll = Roll(steps, 0, min_ready=2, staying={"c": "g"})
+    place.set("c", slots.STARTING)
+    assert place.ask(roll) is None, "only b would be left"
+    place.set("c", slots.READY)
+    assert place.ask(roll) == Drain("a", is_final=False)
+
+
+def test_a_surge_that_has_settled_keeps_the_old_process_while_others_are_missing() -> None:
+    place = Place("a", "b", settle_ms=100)
+    steps = [
+        Replacement("a", "a~", SURGE, 1, group="g"),
+        Replacement("b", "b~", SURGE, 1, group="g"),
+    ]
+    roll = Roll(steps, 100, min_ready=2)
+    assert place.ask(roll) == Begin("a", "a~")
+    place.set("a~", slots.READY)
+    place.set("b", slots.BACKOFF)
+    place.now_ms = 100
+    assert place.ask(roll) is None
+    assert roll.next_timer_ns(place.seen) is None, "no clock is waited for, but b"
+    place.set("b", slots.READY)
+    assert place.ask(roll) == Drain("a", is_final=True)
+
+
+def test_a_cancelled_roll_begins_no_further_step() -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a", IN_PLACE), ("b", "b", IN_PLACE))
+    assert place.ask(roll) == Drain("a", is_final=False)
+    roll.cancel()
+    assert place.ask(roll) is None
+    assert not roll.is_over, "what drains is waited for, and its successor"
+    place.set("a", slots.STARTING, 2)
+    place.set("a", slots.READY)
+    assert place.ask(roll) is None
+    assert (roll.is_over, roll.is_complete, roll.failure) == (True, False, None)
+    assert states(roll) == [DONE, CANCELLED]
+
+
+def test_a_cancelled_surge_takes_its_successor_back() -> None:
+    for state in (slots.STARTING, slots.READY):
+        place = Place("a", settle_ms=100)
+        roll = place.roll(("a", "a~", SURGE))
+        place.ask(roll)
+        place.set("a~", state)
+        place.ask(roll)
+        roll.cancel()
+        assert place.ask(roll) == Withdraw("a~", None)
+        assert (roll.is_over, states(roll)) == (True, [CANCELLED])
+        assert place.seen["a"].state == slots.READY
 
 
 def test_a_slot_and_its_twin_take_turns() -> None:

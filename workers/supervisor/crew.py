@@ -68,6 +68,8 @@ class Crew:
     ) -> None:
         self.members: dict[str, Member] = {}
         self.doors = DoorTable()
+        #: Slots that a roll has emptied for another one: their services are waited for.
+        self.expected: set[str] = set()
         self._selector = selector
         self._losses = losses
         self._logs = WorkerLogs()
@@ -336,7 +338,7 @@ class Crew:
         peers = self.device_workers(spec)
         if spec.kind != WORKER or spec.needs_devices:
             return
-        if not all(peer.slot.is_gone for peer in peers):
+        if not all(peer.slot.is_gone and peer.slot.name not in self.expected for peer in peers):
             return
         reason = f"slot {spec.slot} is {member.slot.state}, last exit: {member.last_exit}"
         self._losses.retire(f"{spec.servable}/{spec.version}", reason)

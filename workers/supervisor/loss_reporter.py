@@ -33,9 +33,16 @@ class LossReporter:
         """Say that nobody shall wait for workers of `servable/version`. Returns as `report`."""
         return self._send(Retire(service, reason))
 
-    def share(self, servable: str, shares: tuple[tuple[int, int], ...]) -> bool:
-        """Split requests for version 0, see `control.Share`. Returns as `report`."""
-        return self._send(Share(servable, shares))
+    def share(
+        self,
+        servable: str,
+        shares: tuple[tuple[int, int], ...],
+        labels: tuple[tuple[str, int], ...],
+    ) -> bool:
+        """Split requests for version 0 and name versions, see `control.Share`. Returns as
+        `report`.
+        """
+        return self._send(Share(servable, shares, labels))
 
     def _send(self, message: Control) -> bool:
         try:

@@ -2,7 +2,9 @@
 
     surge      WAITING ─► STARTING ─► SETTLING ─► DRAINING ─► DONE      the new one first
     in place   WAITING ─► DRAINING ─► STARTING ─► SETTLING ─► DONE      the old one first
-               each of them ─► FAILED
+    a canary by surge stays beside the old one:   … ─► SETTLING ─► DONE
+    where the new one is there already:  WAITING ─► DRAINING ─► DONE
+               each of them ─► FAILED, or WAITING ─► CANCELLED
 
 Rules
 1. The next replacement begins only while every slot that takes part is READY, or empty because
@@ -12,7 +14,10 @@ Rules
    seconds is met while the others still run what they ran before.
 3. The first failure ends the roll. What has been replaced stays; a surge leaves the old process,
    and in place the old one is started again where the new one has a slot of its own.
-4. In a restart, a process that was restarted since it was asked for is new already, and a slot that
+4. No process is drained as long as fewer than `min_ready` of its group would be left READY.
+5. Who cancels a roll lets its step come to an end: a successor beside the old process is withdrawn,
+   one in its place is waited for.
+6. In a restart, a process that was restarted since it was asked for is new already, and a slot that
    nobody wants any more stays empty.
 
 The roll names actions; its shell carries them out, and shows it the slots again.
@@ -22,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from workers.supervisor import slot as slots
 from workers.supervisor.slot import NS_PER_MS, SlotSnapshot
@@ -37,15 +41,7 @@ SETTLING = "SETTLING"
 DRAINING = "DRAINING"
 DONE = "DONE"
 FAILED = "FAILED"
-
-#: Behind a slot's name: the second place on the same device, which a surge uses in turn.
-TWIN_MARK = "~"
-
-#: Workers of a service that stay READY at any moment of a roll.
-MIN_READY_DEFAULT = 1
-
-#: How long a new process has to stay READY before the next one is touched.
-SETTLE_MS_DEFAULT = 2_000
+CANCELLED = "CANCELLED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +91,8 @@ class Replacement:
     """One step of a roll. new: equal to `old` where the slot keeps its place.
 
     generation: of the process that is to be replaced. is_reload: the new one has another version.
+    group: what it serves; those of one group stand in for each other. is_canary: by surge, the old
+    process stays. has_settled: only the old process is still needed, for want of others.
     """
 
     old: str
@@ -103,6 +101,9 @@ class Replacement:
     generation: int
     state: str = WAITING
     is_reload: bool = False
+    group: str = ""
+    is_canary: bool = False
+    has_settled: bool = False
 
     def __post_init__(self) -> None:
         assert self.mode in MODES, self
@@ -118,131 +119,27 @@ def _is_settled(seen: SlotSnapshot) -> bool:
     return seen.state == slots.READY or _is_gone(seen)
 
 
-class RollError(Exception):
-    """A roll that cannot be made; the text says why, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class RollRequest:
-    """What a roll is asked to be. servable: None = every one. mode: None = see `plan_roll`.
-
-    version: of a reload; 0 = the newest that is there. None = the workers keep theirs.
-    min_ready: workers of each service that stay READY at any moment. is_dry_run: plan only.
-    """
-
-    servable: str | None = None
-    version: int | None = None
-    mode: str | None = None
-    min_ready: int = MIN_READY_DEFAULT
-    settle_ms: int = SETTLE_MS_DEFAULT
-    is_dry_run: bool = False
-
-
-def read_roll(command: Mapping[str, Any]) -> RollRequest:
-    """Check what came over the control socket. Raises RollError naming the key and the value."""
-    servable, mode = command.get("servable"), command.get("mode")
-    is_reload = command.get("command") == "reload"
-    if is_reload and servable is None:
-        raise RollError("a reload needs a servable")
-    if servable is not None and not isinstance(servable, str):
-        raise RollError(f"servable {servable!r} is not a text")
-    if mode is not None and mode not in MODES:
-        raise RollError(f"mode {mode!r} is not one of {', '.join(MODES)}")
-    return RollRequest(
-        servable,
-        _count(command, "version", 0) if is_reload else None,
-        mode,
-        _count(command, "min_ready", MIN_READY_DEFAULT),
-        _count(command, "settle_ms", SETTLE_MS_DEFAULT),
-        command.get("is_dry_run") is True,
-    )
-
-
-def _count(command: Mapping[str, Any], key: str, default: int) -> int:
-    value = command.get(key, default)
-    if type(value) is not int or value < 0:
-        raise RollError(f"{key} {value!r} is not an integer >= 0")
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A worker that may be replaced. target: kind of the device that it really has."""
-
-    slot: str
-    service: str
-    state: str
-    generation: int
-    target: str | None
-
-
-def plan_roll(
-    candidates: Sequence[Candidate],
-    mode: str | None,
-    min_ready: int,
-    version: int | None = None,
-) -> list[Replacement]:
-    """One replacement per worker, in their order. version: to which they go, None = they stay.
-
-    mode: None = surge where processes can share a device, which is the CPU; on others in place, for
-    two processes may not fit on it. min_ready: workers of a service that stay READY at any moment.
-    Raises: RollError.
-    """
-    ready: dict[str, int] = {}
-    for candidate in candidates:
-        if candidate.state == slots.FAILED:
-            raise RollError(
-                f"slot {candidate.slot} is FAILED: nothing can be rolled before it runs"
-            )
-        ready[candidate.service] = ready.get(candidate.service, 0) + 1
-    replacements = []
-    for candidate in candidates:
-        chosen = mode or (SURGE if candidate.target == "CPU" else IN_PLACE)
-        left = ready[candidate.service] - 1
-        if chosen == IN_PLACE and left < min_ready:
-            raise RollError(
-                f"{IN_PLACE} leaves {left} workers of {candidate.service} while {candidate.slot} "
-                f"is replaced, fewer than min_ready {min_ready}: take --mode {SURGE}, or a "
-                "smaller --min-ready"
-            )
-        if version is not None:
-            new = slot_of_version(candidate.slot, version)
-        else:
-            new = candidate.slot if chosen == IN_PLACE else twin(candidate.slot)
-        replacements.append(
-            Replacement(
-                candidate.slot,
-                new,
-                chosen,
-                candidate.generation,
-                is_reload=version is not None,
-            )
-        )
-    return replacements
-
-
-def slot_of_version(slot: str, version: int) -> str:
-    """The same place of another version: `add/1/device0` and 2 give `add/2/device0`."""
-    servable, _, place = slot.rsplit("/", 2)
-    return f"{servable}/{version}/{place.removesuffix(TWIN_MARK)}"
-
-
-def twin(slot: str) -> str:
-    """The other place of a slot, for a process beside the one that it has."""
-    return slot.removesuffix(TWIN_MARK) if slot.endswith(TWIN_MARK) else slot + TWIN_MARK
-
-
 class Roll:
     """Replacements in their order. `next_action` until it names nothing; idle while one is awaited.
 
     REQUIRES: at least one replacement; every `old` is a slot that exists.
     """
 
-    def __init__(self, replacements: Sequence[Replacement], settle_ms: int) -> None:
+    def __init__(
+        self,
+        replacements: Sequence[Replacement],
+        settle_ms: int,
+        min_ready: int = 0,
+        staying: Mapping[str, str] | None = None,
+    ) -> None:
+        """staying: group by slot, of slots that are not replaced and count for `min_ready`."""
         assert replacements
         self.replacements = tuple(replacements)
         self.failure: RollFailure | None = None
+        self.is_cancelled = False
         self._settle_ns = settle_ms * NS_PER_MS
+        self._min_ready = min_ready
+        self._staying = dict(staying or {})
         self._at = 0
 
     @property
@@ -251,12 +148,21 @@ class Roll:
         return self.failure is not None or self._at == len(self.replacements)
 
     @property
+    def is_complete(self) -> bool:
+        """Every replacement is made."""
+        return all(step.state == DONE for step in self.replacements)
+
+    @property
     def waits_for(self) -> str | None:
         """The slot whose next state the roll waits for."""
         if self.is_over:
             return None
         current = self.replacements[self._at]
         return current.old if current.state in (WAITING, DRAINING) else current.new
+
+    def cancel(self) -> None:
+        """Begin no further step, and take the present one back if that costs nothing."""
+        self.is_cancelled = True
 
     def next_action(self, seen: Mapping[str, SlotSnapshot], now_ns: int) -> Action | None:
         """What to do now, or None. seen: the slots as they are."""
@@ -273,7 +179,7 @@ class Roll:
         if self.is_over:
             return None
         current = self.replacements[self._at]
-        if current.state != SETTLING or current.new not in seen:
+        if current.state != SETTLING or current.has_settled or current.new not in seen:
             return None
         return seen[current.new].since_ns + self._settle_ns
 
@@ -282,6 +188,8 @@ class Roll:
     def _step(
         self, current: Replacement, seen: Mapping[str, SlotSnapshot], now_ns: int
     ) -> Action | None:
+        if self.is_cancelled and (action := self._take_back(current)) is not None:
+            return action
         match current.state:
             case "WAITING":
                 return self._begin(current, seen)
@@ -289,12 +197,28 @@ class Roll:
                 return self._await_ready(current, seen)
             case "SETTLING":
                 return self._settle(current, seen, now_ns)
-            case _:
+            case "DRAINING":
                 return self._await_gone(current, seen)
+            case _:
+                return None
+
+    def _take_back(self, current: Replacement) -> Action | None:
+        """End the roll here, if nothing is missing by it. A process that drains is waited for."""
+        if current.state == WAITING:
+            self._cancel_rest()
+        elif current.state in (STARTING, SETTLING) and current.mode == SURGE:
+            self._cancel_rest()
+            return Withdraw(current.new, None)
+        return None
+
+    def _cancel_rest(self) -> None:
+        for step in self.replacements[self._at :]:
+            step.state = CANCELLED
+        self._at = len(self.replacements)
 
     def _begin(self, current: Replacement, seen: Mapping[str, SlotSnapshot]) -> Action | None:
-        for other in self._slots_now():
-            if other not in seen or seen[other].state == slots.FAILED:
+        for step, other in self._slots_now():
+            if other not in seen or (seen[other].state == slots.FAILED and not _may_fail(step)):
                 self._fail(current, other)
                 return None
         old = seen[current.old]
@@ -304,13 +228,44 @@ class Roll:
             current.new = current.old
             self._finish(current)
             return None
-        if any(not _is_settled(seen[other]) for other in self._slots_now()):
+        if any(
+            not (
+                _is_settled(seen[other]) or (_may_fail(step) and seen[other].state == slots.FAILED)
+            )
+            for step, other in self._slots_now()
+        ):
             return None
-        if current.mode == SURGE or _is_gone(seen[current.old]):
+        if current.new != current.old and current.new in seen:
+            return self._leave_to(current, seen)
+        if current.mode == SURGE or _is_gone(old) or old.state == slots.FAILED:
             current.state = STARTING
             return Begin(current.old, current.new)
+        return self._drain(current, seen, is_final=current.old != current.new)
+
+    def _leave_to(self, current: Replacement, seen: Mapping[str, SlotSnapshot]) -> Action | None:
+        """The new process is there already: only the old one has to go."""
+        new = seen[current.new]
+        if new.state == slots.FAILED:
+            self._fail(current, current.new)
+            return None
+        if new.state != slots.READY:
+            return None
+        current.mode = SURGE
+        return self._drain(current, seen, is_final=True)
+
+    def _drain(
+        self, current: Replacement, seen: Mapping[str, SlotSnapshot], is_final: bool
+    ) -> Action | None:
+        """Drain the old process as soon as enough others of its group are READY."""
+        names = {current.new} if current.new in seen else set()
+        names |= {other for step, other in self._slots_now() if step.group == current.group}
+        names |= {slot for slot, group in self._staying.items() if group == current.group}
+        names.discard(current.old)
+        ready = sum(name in seen and seen[name].state == slots.READY for name in names)
+        if ready < self._min_ready and seen[current.old].state == slots.READY:
+            return None
         current.state = DRAINING
-        return Drain(current.old, is_final=current.old != current.new)
+        return Drain(current.old, is_final)
 
     def _await_ready(self, current: Replacement, seen: Mapping[str, SlotSnapshot]) -> Action | None:
         new = seen[current.new]
@@ -329,11 +284,14 @@ class Roll:
             return self._give_up(current)
         if now_ns < new.since_ns + self._settle_ns:
             return None
-        if current.mode == SURGE:
-            current.state = DRAINING
-            return Drain(current.old, is_final=True)
-        self._finish(current)
-        return Forget(current.old) if current.old != current.new else None
+        current.has_settled = True
+        if current.mode == IN_PLACE:
+            self._finish(current)
+            return Forget(current.old) if current.old != current.new else None
+        if current.is_canary:
+            self._finish(current)
+            return None
+        return self._drain(current, seen, is_final=True)
 
     def _await_gone(self, current: Replacement, seen: Mapping[str, SlotSnapshot]) -> Action | None:
         old = seen[current.old]
@@ -351,9 +309,9 @@ class Roll:
         current.state = STARTING
         return Begin(current.old, current.new)
 
-    def _slots_now(self) -> list[str]:
+    def _slots_now(self) -> list[tuple[Replacement, str]]:
         """The slots that take part, by the names that they have by now."""
-        return [step.new if step.state == DONE else step.old for step in self.replacements]
+        return [(step, step.new if step.state == DONE else step.old) for step in self.replacements]
 
     # ------------------------------------------------------------ endings
 
@@ -370,3 +328,8 @@ class Roll:
         if current.old == current.new:
             return None  # its slot goes on by the restart policy
         return Withdraw(current.new, current.old if current.mode == IN_PLACE else None)
+
+
+def _may_fail(step: Replacement) -> bool:
+    """It goes to another version: that it is FAILED is no reason to stay."""
+    return step.is_reload and step.state != DONE

@@ -13,19 +13,18 @@ from workers.supervisor.child import ChildSpec
 from workers.supervisor.crew import Crew
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
-from workers.supervisor.roll import (
-    Begin,
+from workers.supervisor.roll import Begin, Drain, Forget, Replacement, Roll, Withdraw
+from workers.supervisor.roll_plan import (
+    PROMOTE,
+    RELOAD,
+    RESTART,
     Candidate,
-    Drain,
-    Forget,
-    Replacement,
-    Roll,
     RollError,
     RollRequest,
-    Withdraw,
     plan_roll,
 )
 from workers.supervisor.stop_policy import WORKER
+from workers.supervisor.version_shares import Change, VersionShares
 from workers.supervisor.worker_log import log_file_name
 
 log = get_logger("SERVING")
@@ -35,19 +34,18 @@ class RollRunner:
     """The roll that runs, or the last one. All calls come from the supervisor's thread."""
 
     def __init__(self, crew: Crew, losses: LossReporter) -> None:
+        self.versions = VersionShares(crew, losses)
         self._crew = crew
-        self._losses = losses
         self._roll: Roll | None = None
+        self._asked = RollRequest()
+        #: What a canary had of version 0 before it was to be promoted or rolled back.
+        self._percent_before: int | None = None
+        #: The roll is the first one that takes its servable to the other version.
+        self._is_first_change = False
         #: Why the roll failed, in words.
         self._failure: str | None = None
         #: What to start in the new slots.
         self._specs: dict[str, ChildSpec] = {}
-        #: The servable that the roll takes to another version; None for a restart.
-        self._servable: str | None = None
-        #: Servables whose reload stopped half-way: two of their versions run.
-        self._half_way: set[str] = set()
-        #: What the broker was told.
-        self._shares: dict[str, tuple[tuple[int, int], ...]] = {}
         #: A device worker that is to drain once the extra workers that need it have.
         self._last: Member | None = None
 
@@ -57,25 +55,45 @@ class RollRunner:
         """Begin to replace workers; returns the plan. Raises: RollError."""
         if self._roll is not None and not self._roll.is_over:
             raise RollError(f"another roll is under way and waits for slot {self._roll.waits_for}")
-        members = self._members_of(asked.servable)
-        version = None
-        if asked.version is not None:
-            version, members = self._reload_of(members, asked.version)
-        candidates = [_candidate(member) for member in members]
-        planned = plan_roll(candidates, asked.mode, asked.min_ready, version)
+        there = self._members_of(asked.servable)
+        version, members = None, there
+        if asked.command != RESTART:
+            version, members = self._way_to(asked, there)
+        is_canary = asked.canary_percent is not None
+        is_reload = version is not None
+        staying = [
+            _candidate(member, is_reload) for member in there if is_canary or member not in members
+        ]
+        planned = plan_roll(
+            [_candidate(member, is_reload) for member in members],
+            asked.mode,
+            asked.min_ready,
+            version,
+            [each for each in staying if each.slot != members[0].spec.slot],
+            is_canary,
+        )
         for step in planned:
-            if step.new != step.old and step.new in self._crew.members:
+            if step.new != step.old and step.new in self._crew.members and not is_reload:
                 raise RollError(f"slot {step.new} is there already")
         if not asked.is_dry_run:
-            self._roll = Roll(planned, asked.settle_ms)
-            self._failure = None
-            self._servable = asked.servable if version is not None else None
+            if version is not None:
+                self._begin_change(asked, members[0].spec.version, version)
             self._specs = {
                 step.new: _successor_spec(member.spec, step.new, version)
                 for step, member in zip(planned, members, strict=True)
             }
-            log.info("roll begun", slots=len(planned))
+            groups = {each.slot: each.group for each in staying}
+            self._roll = Roll(planned, asked.settle_ms, asked.min_ready, groups)
+            self._asked, self._failure = asked, None
+            log.info("roll begun", command=asked.command, slots=len(planned))
         return [_as_document(step) for step in planned]
+
+    def cancel(self) -> None:
+        """Begin no further replacement. Raises: RollError."""
+        if self._roll is None or self._roll.is_over:
+            raise RollError("no roll is under way")
+        self._roll.cancel()
+        log.info("roll cancelled by order")
 
     def _members_of(self, servable: str | None) -> list[Member]:
         members = [
@@ -97,22 +115,72 @@ class RollRunner:
                 )
         return members
 
-    def _reload_of(self, members: Sequence[Member], asked: int) -> tuple[int, list[Member]]:
-        """The version that a reload goes to, and the workers of the one that it comes from."""
-        spec = members[0].spec
+    # ------------------------------------------------------------ to another version
+
+    def _way_to(self, asked: RollRequest, members: Sequence[Member]) -> tuple[int, list[Member]]:
+        """The version that a roll goes to, and the workers that it replaces."""
+        servable = str(asked.servable)
+        change = self.versions.changes.get(servable)
+        if asked.command != RELOAD:
+            if change is None:
+                raise RollError(f"servable {servable} is not between two versions")
+            version = change.new if asked.command == PROMOTE else change.old
+        else:
+            version = self._version_of(asked, members)
+            if change is not None and version not in (change.old, change.new):
+                raise RollError(
+                    f"servable {servable} is between versions {change.old} and {change.new}: "
+                    "`mindbus promote` or `mindbus rollback` it first"
+                )
         running = {member.spec.version for member in members}
+        if change is not None:
+            between = (change.old, change.new)
+            leaving = [
+                m for m in members if m.spec.version in between and m.spec.version != version
+            ]
+        elif version in running:
+            raise RollError(f"version {version} of {servable} runs already")
+        else:
+            leaving = [m for m in members if m.spec.version == max(running)]
+        if asked.canary_percent is not None:
+            if change is not None:
+                raise RollError(f"servable {servable} has a canary already, version {change.new}")
+            leaving = [m for m in leaving if not m.spec.needs_devices][:1]
+        if not leaving:
+            raise RollError(f"version {version} of {servable} runs already")
+        return version, leaving
+
+    def _version_of(self, asked: RollRequest, members: Sequence[Member]) -> int:
+        spec = members[0].spec
         has_models = any(member.report.get("models") for member in members)
         directory = spec.document["servable_directory"]
         try:
-            version = resolve_version(directory, spec.servable, asked, has_models)
+            return resolve_version(directory, spec.servable, asked.version, has_models)
         except RuntimeError as error:
             raise RollError(str(error)) from None
-        if version not in running:
-            return version, [m for m in members if m.spec.version == max(running)]
-        others = [m for m in members if m.spec.version != version]
-        if others and spec.servable in self._half_way:
-            return version, others  # it goes on, or back
-        raise RollError(f"version {version} of {spec.servable} runs already")
+
+    def _begin_change(self, asked: RollRequest, left: int, version: int) -> None:
+        servable = str(asked.servable)
+        change = self.versions.changes.get(servable)
+        self._is_first_change = change is None
+        if change is None:
+            self.versions.begin(servable, Change(left, version, asked.canary_percent))
+        else:
+            self._percent_before = change.percent
+            self.versions.set_percent(servable, 0 if version == change.old else None)
+
+    def _end_change(self, roll: Roll) -> None:
+        """The roll is over: one version is left, or the two go on beside each other."""
+        if self._asked.command == RESTART:
+            return
+        servable = str(self._asked.servable)
+        has_begun = any(step.state == "DONE" for step in roll.replacements)
+        if self._is_first_change and not has_begun:
+            self.versions.end(servable)  # nothing of the new version is there
+        elif roll.is_complete and self._asked.canary_percent is None:
+            self.versions.end(servable)
+        elif not has_begun:
+            self.versions.set_percent(servable, self._percent_before)
 
     # ------------------------------------------------------------ carried out
 
@@ -122,7 +190,7 @@ class RollRunner:
             if member.is_dismissed and member.child is None:
                 del self._crew.members[name]
         roll = self._roll
-        self._share()
+        self.versions.follow()
         self._drain_last(now_ns)
         if roll is None or roll.is_over:
             return False
@@ -134,11 +202,13 @@ class RollRunner:
                 self._drain(action, now_ns)
             case Forget():
                 member = self._crew.members.pop(action.slot)
+                self._crew.expected.discard(action.slot)
                 self._crew.retire_if_last(member)
             case Withdraw():
                 self._note_end(roll)  # before what failed is taken away
                 self._withdraw(action, now_ns)
         self._note_end(roll)
+        self.versions.follow()
         return action is not None
 
     def next_timer_ns(self) -> int | None:
@@ -157,35 +227,10 @@ class RollRunner:
         loaded = [member.report.get("models") for member in self._crew.device_workers(spec)]
         return next((models for models in loaded if models is not None), {})
 
-    # ------------------------------------------------------------ shares
-
-    def _share(self) -> None:
-        """While two versions run, each gets version 0 in proportion to its workers."""
-        for servable in {*self._half_way, self._servable} - {None}:
-            self._share_servable(str(servable))
-
-    def _share_servable(self, servable: str) -> None:
-        ready: dict[int, int] = {}
-        for member in self._crew.of_kind(WORKER):
-            spec = member.spec
-            if spec.servable == servable and not spec.needs_devices:
-                is_ready = member.slot.state == slots.READY
-                ready[spec.version] = ready.get(spec.version, 0) + is_ready
-        counts = tuple(sorted(item for item in ready.items() if item[1]))
-        shares = counts if len(counts) > 1 else ()
-        if shares != self._shares.get(servable, ()):
-            self._shares[servable] = shares
-            self._losses.share(servable, shares)
-
-    def broker_started(self) -> None:
-        """A new broker knows of no shares."""
-        for servable, shares in self._shares.items():
-            if shares:
-                self._losses.share(servable, shares)
-
     def _drain(self, action: Drain, now_ns: int) -> None:
         member = self._crew.members[action.slot]
         if action.is_final:
+            self._crew.expected.add(action.slot)
             member.slot.retire()
             if member.child is not None and self._extra_workers_without(member):
                 self._last = member
@@ -231,24 +276,27 @@ class RollRunner:
         member.is_dismissed = True
         self._terminate(member, now_ns)
         if action.restored is not None:
+            self._crew.expected.discard(action.restored)
             self._crew.members[action.restored].slot.want()
 
     def _note_end(self, roll: Roll) -> None:
         if not roll.is_over or self._failure is not None:
             return
+        self._end_change(roll)
         failure = roll.failure
-        if self._servable is not None:
-            keep = self._half_way.discard if failure is None else self._half_way.add
-            keep(self._servable)
-        if failure is None:
+        if failure is not None:
+            member = self._crew.members.get(failure.slot)
+            cause = "it is gone"
+            if member is not None:
+                cause = member.error or member.last_exit or f"it is {member.slot.state}"
+            self._failure = f"slot {failure.slot} failed, phase {failure.phase}: {cause}"
+            log.error("roll failed", slot=failure.slot, phase=failure.phase, cause=cause)
+        elif not roll.is_complete:
+            done = sum(step.state == "DONE" for step in roll.replacements)
+            self._failure = f"cancelled, {done} of {len(roll.replacements)} are replaced"
+            log.warning("roll ended before its time", replaced=done, of=len(roll.replacements))
+        else:
             log.info("roll done", slots=len(roll.replacements))
-            return
-        member = self._crew.members.get(failure.slot)
-        cause = "it is gone"
-        if member is not None:
-            cause = member.error or member.last_exit or f"it is {member.slot.state}"
-        self._failure = f"slot {failure.slot} failed, phase {failure.phase}: {cause}"
-        log.error("roll failed", slot=failure.slot, phase=failure.phase, cause=cause)
 
     # ------------------------------------------------------------ shown
 
@@ -258,6 +306,7 @@ class RollRunner:
         if roll is None:
             return None
         return {
+            "command": self._asked.command,
             "is_over": roll.is_over,
             "failure": self._failure,
             "waits_for": roll.waits_for,
@@ -278,14 +327,16 @@ def _successor_spec(spec: ChildSpec, slot: str, version: int | None) -> ChildSpe
     return replace(spec, slot=slot, document=document, version=version, log_file=log_file)
 
 
-def _candidate(member: Member) -> Candidate:
+def _candidate(member: Member, is_reload: bool) -> Candidate:
     # What it reported last: while it starts again it has no device.
     target = (member.report.get("device") or {}).get("target")
-    service = f"{member.spec.servable}/{member.spec.version}"
-    if member.spec.needs_devices:
-        service = f"extra workers of {service}"
+    spec = member.spec
+    # On the way to another version, workers of both stand in for each other.
+    group = spec.servable if is_reload else f"{spec.servable}/{spec.version}"
+    if spec.needs_devices:
+        group = f"extra workers of {group}"
     slot = member.slot
-    return Candidate(slot.name, service, slot.state, slot.generation, target)
+    return Candidate(slot.name, group, slot.state, slot.generation, target)
 
 
 def _as_document(step: Replacement) -> dict[str, Any]:

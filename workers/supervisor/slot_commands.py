@@ -8,7 +8,7 @@ from telemetry.log import get_logger
 from workers.supervisor import slot as slots
 from workers.supervisor.crew import Crew
 from workers.supervisor.member import Member
-from workers.supervisor.roll import twin
+from workers.supervisor.roll_plan import twin
 from workers.supervisor.stop_policy import WORKER
 
 log = get_logger("SERVING")

@@ -29,7 +29,7 @@ from workers.supervisor.hang_policy import HangLimits
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import NS_PER_S, Member
 from workers.supervisor.restart_policy import EXIT_WATCHDOG, RestartLimits
-from workers.supervisor.roll import RollError, read_roll
+from workers.supervisor.roll_plan import ROLL_COMMANDS, RollError, read_roll
 from workers.supervisor.roll_runner import RollRunner
 from workers.supervisor.run_directory import RunDirectory
 from workers.supervisor.slot import NS_PER_MS
@@ -42,8 +42,6 @@ log = get_logger("SERVING")
 T = TypeVar("T")
 
 HANG_LIMITS = HangLimits()
-
-ROLL_COMMANDS = ("restart", "reload")
 
 #: The longest grace of a stop: a day.
 GRACE_MS_MAX = 86_400_000
@@ -300,7 +298,7 @@ class Supervisor:
 
     def doors_changed(self) -> None:
         """Keep `server.json` true: a door, a gateway or a broker came or went."""
-        self._rolls.broker_started()
+        self._rolls.versions.tell_again()
         try:
             self._directory.write_server(
                 {
@@ -329,14 +327,17 @@ class Supervisor:
                 return {"ok": False, "error": text}
             self._begin_stop(grace_ms, EXIT_OK, None)
             return {"ok": True, "is_stopping": True}
-        if name not in ROLL_COMMANDS and name not in SLOT_COMMANDS:
+        if name not in (*ROLL_COMMANDS, "cancel", *SLOT_COMMANDS):
             return {"ok": False, "error": f"command {name!r:.80} is unknown"}
         if self._starts or self._stop_deadline_ns is not None:
             return {"ok": False, "error": f"the server is {self._state()}"}
         try:
             if name in ROLL_COMMANDS:
                 return {"ok": True, "plan": self._rolls.ask(read_roll(command))}
-            SLOT_COMMANDS[name](self._crew, command.get("slot"), time.monotonic_ns())
+            if name == "cancel":
+                self._rolls.cancel()
+            else:
+                SLOT_COMMANDS[name](self._crew, command.get("slot"), time.monotonic_ns())
         except (RollError, SlotCommandError) as error:
             return {"ok": False, "error": str(error)}
         return {"ok": True}
@@ -358,6 +359,7 @@ class Supervisor:
             "doors": [{"kind": kind, "address": address} for kind, address in doors.items()],
             "slots": [member.status(now_ns) for member in self._crew.members.values()],
             "roll": self._rolls.status(),
+            "changes": self._rolls.versions.status(),
         }
 
     def _close(self) -> None:
