@@ -16,7 +16,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import zmq
@@ -56,7 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
 def run(document: dict[str, Any]) -> int:
     """Serve with the settings of a document (see `main`) until SIGTERM or SIGINT."""
     configure("mindbus_broker")
-    settings = replace(Settings(), requests_max=document.get("requests_max", 10_000))
+    settings = Settings(
+        requests_max=document.get("requests_max", Settings.requests_max),
+        ready_ms=document.get("ready_ms", Settings.ready_ms),
+    )
     core = Core(settings)
     for key in document.get("services", ()):
         core.registration.expect(key.encode(), time.monotonic_ns())

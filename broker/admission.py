@@ -24,6 +24,7 @@ class Settings:
     heartbeat_liveness: int = limits.HEARTBEAT_LIVENESS
     service_grace_ms: int = limits.SERVICE_GRACE_MS
     quarantine_ms: int = limits.QUARANTINE_MS
+    ready_ms: int = limits.READY_MS
 
 
 class Admission:

@@ -62,7 +62,7 @@ class Core:
         self._dispatcher = Dispatcher(self.outbox)
         self._quarantine = Quarantine(settings.quarantine_ms)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
-        self._others: dict[int, Callable[[Hashable, bytes], None]] = {
+        self._others: dict[int, Callable[[Hashable, bytes, int], None]] = {
             heads.CANCEL: self._receive_cancel,
             heads.HEARTBEAT: self._receive_probe,
             heads.STATS: self._receive_stats,
@@ -93,7 +93,7 @@ class Core:
             if head[:4] == heads.REQUEST_PREFIX:
                 self._receive_request(client, head, parts[at + 1 : end], now_ns)
             else:
-                self._receive_other(client, head)
+                self._receive_other(client, head, now_ns)
             at = end
 
     def _receive_request(
@@ -154,7 +154,7 @@ class Core:
         self._refuse(client, head, "poison_suspected", message)
         return True
 
-    def _receive_other(self, client: Hashable, head: bytes) -> None:
+    def _receive_other(self, client: Hashable, head: bytes, now_ns: int) -> None:
         """A parcel that is no request: rare, so it may cost more."""
         if head[2] != heads.VERSION:
             message = f"protocol version {head[2]} is not {heads.VERSION}"
@@ -163,20 +163,20 @@ class Core:
         if receive is None:
             message = f"command {head[3]} is not one that a client sends"
             return self._refuse(client, head, "malformed", message)
-        return receive(client, head)
+        return receive(client, head, now_ns)
 
-    def _receive_cancel(self, client: Hashable, head: bytes) -> None:
+    def _receive_cancel(self, client: Hashable, head: bytes, _now_ns: int) -> None:
         (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
         request = self._clients.get(client, {}).get(request_id)
         if request is not None:
             self.counters.cancelled += 1
             self._finish(request)
 
-    def _receive_probe(self, client: Hashable, head: bytes) -> None:
+    def _receive_probe(self, client: Hashable, head: bytes, _now_ns: int) -> None:
         self.outbox.to_clients.append((client, [head[:22] + b"\0" + head[23:]]))
 
-    def _receive_stats(self, client: Hashable, head: bytes) -> None:
-        body = native.pack_meta(describe(self))
+    def _receive_stats(self, client: Hashable, head: bytes, now_ns: int) -> None:
+        body = native.pack_meta(describe(self, now_ns))
         self.outbox.to_clients.append((client, [head[:22] + b"\1" + head[23:], body]))
 
     def client_lost(self, client: Hashable) -> None:
@@ -213,6 +213,7 @@ class Core:
         if ticket not in worker.in_flight:
             self.counters.replies_stale += 1
             return
+        worker.moved_ns = now_ns
         takes_work = worker.state == states.READY
         if takes_work:
             worker.service.withdraw(worker)

@@ -66,6 +66,8 @@ class Dispatcher:
         request.attempt += 1
         service = worker.service
         service.withdraw(worker)
+        if not worker.in_flight:
+            worker.moved_ns = now_ns
         worker.in_flight[ticket] = request
         service.offer(worker)
         budget_ms = (request.deadline_ns - now_ns) // NS_PER_MS

@@ -78,7 +78,10 @@ class Registration:
             reason = control.unpack_disconnect(frames).reason
             self._core.worker_lost(worker, now_ns, f"it disconnected: {reason}")
         elif head.command == heads.HEARTBEAT:
-            worker.progress = control.unpack_heartbeat(frames)
+            worker.progress = progress = control.unpack_heartbeat(frames)
+            worker.patient_until_ns = (
+                now_ns + progress.patience_ms * NS_PER_MS if progress.patience_ms else 0
+            )
         else:
             reason = f"{heads.COMMANDS[head.command]} is not expected of a worker"
             self._core.outbox.control(routing_id, control.Disconnect(reason))
@@ -220,6 +223,11 @@ class Registration:
             return service
         versions = [s for s in self.services.values() if s.servable == service.servable]
         return split.pick(versions) or service
+
+    def shares(self, servable: str) -> list[tuple[int, int]]:
+        """(version, weight) in the requests for version 0; empty where one version gets all."""
+        split = self.splits.get(servable)
+        return [] if split is None else list(split.weights.items())
 
     def resolve_label(self, key: bytes) -> Service | None:
         """The service of a key `servable/label/0`; None if it is none, or nobody serves it.

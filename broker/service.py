@@ -95,6 +95,8 @@ class Worker:
         "is_kept",
         "lanes",
         "lost_ns",
+        "moved_ns",
+        "patient_until_ns",
         "progress",
         "ready",
         "routing_id",
@@ -130,6 +132,10 @@ class Worker:
         #: ticket -> request; a request that is done stays until its reply brings the token home
         self.in_flight: dict[int, Request] = {}
         self.heard_ns = now_ns
+        #: when it last answered, or got its first request after it had none
+        self.moved_ns = now_ns
+        #: until when it may take its time, because it compiles
+        self.patient_until_ns = 0
         #: what READY said of device, process and methods, for the stats
         self.ready: control.Ready | None = None
         #: what the last heartbeat said of the running batch

@@ -6,11 +6,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from broker.readiness import why_not_ready
 from broker.service import WORKER_STATES, Service
 from protocol import control
+from protocol import head as heads
 
 if TYPE_CHECKING:
     from broker.core import Core
+
+NS_PER_MS = 1_000_000
 
 
 @dataclass(slots=True)
@@ -34,8 +38,10 @@ class Counters:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-def describe(core: Core) -> dict[str, Any]:
+def describe(core: Core, now_ns: int) -> dict[str, Any]:
     """What `mindbus status` shows: totals, services with their queues, workers with their load."""
+    registration = core.registration
+    servables = {service.servable: None for service in registration.services.values()}
     requests, request_bytes = core.load()
     counters = core.counters
     totals = {name: getattr(counters, name) for name in counters.__slots__ if name != "reasons"}
@@ -52,10 +58,21 @@ def describe(core: Core) -> dict[str, Any]:
                 "version": service.version,
                 "queued": service.queued,
                 "suspects": sum(lane.suspects.count for lane in service.lanes),
-                "oldest_ns": _oldest_ns(service),
+                "second_attempts": _second_attempts(service),
+                "waiting_ms": _waiting_ms(service, now_ns),
                 "workers": len(service.workers),
+                "not_ready": why_not_ready(service, now_ns, core.settings.ready_ms),
             }
-            for service in core.registration.services.values()
+            for service in registration.services.values()
+        ],
+        "servables": [
+            {
+                "servable": servable,
+                "version": registration.routes[heads.service_key(servable, 0)].version,
+                "labels": registration.labels.get(servable, {}),
+                "shares": registration.shares(servable),
+            }
+            for servable in servables
         ],
         "workers": [
             {
@@ -68,16 +85,28 @@ def describe(core: Core) -> dict[str, Any]:
                 "credit": worker.credit,
                 "batch_seq": worker.progress.batch_seq,
                 "busy_ms": worker.progress.busy_ms,
+                "heard_ms": (now_ns - worker.heard_ns) // NS_PER_MS,
                 **_of_ready(worker.ready),
             }
-            for worker in core.registration.workers.values()
+            for worker in registration.workers.values()
         ],
     }
 
 
-def _oldest_ns(service: Service) -> int | None:
+def _waiting_ms(service: Service, now_ns: int) -> int:
+    """How long the one that waits longest has been waiting."""
     backlogs = [each for lane in service.lanes for each in (lane.backlog, lane.suspects)]
-    return min((request.since_ns for each in backlogs for request in each), default=None)
+    oldest_ns = min((request.since_ns for each in backlogs for request in each), default=now_ns)
+    return (now_ns - oldest_ns) // NS_PER_MS
+
+
+def _second_attempts(service: Service) -> int:
+    """Requests that are computed again, because the worker of their first attempt died."""
+    return sum(
+        not request.done and request.attempt > 1
+        for worker in service.workers
+        for request in worker.in_flight.values()
+    )
 
 
 def _of_ready(ready: control.Ready | None) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from mindbus.bus_errors import BusError
 STATS_TIMEOUT_S = 2.0
 
 
-def read_stats(producers_address: str) -> dict[str, Any] | None:
+def read_stats(producers_address: str, timeout_s: float = STATS_TIMEOUT_S) -> dict[str, Any] | None:
     """The broker's answer to STATS, or None if it does not answer in time."""
-    with BusClient(producers_address, timeout=STATS_TIMEOUT_S) as client:
+    with BusClient(producers_address, timeout=timeout_s) as client:
         try:
             return client.stats()
         except BusError:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 EXIT_OK = 0
 EXIT_ERROR = 1
 
+#: What probes of orchestrators wait by default is a second or two.
+READY_TIMEOUT_MS_DEFAULT = 2_000
+
 #: That one of these cannot be found is a bug; that any other cannot is an installation's gap.
 OWN_PACKAGES = frozenset(
     ("broker", "gateway", "mindbus", "mindspore_serving", "protocol", "telemetry", "workers")
@@ -140,6 +143,22 @@ def _parser() -> argparse.ArgumentParser:
         help=f"time to finish running requests (default: {GRACE_MS_DEFAULT})",
     )
     stop.set_defaults(run=_stop, parser=stop)
+    ready = commands.add_parser(
+        "ready",
+        help="tell by the exit code whether the server, or one servable, is ready",
+        description="Exit code 0: requests are answered. 1: not, and why; also when nothing runs, "
+        "or nothing answers in time.",
+    )
+    ready.add_argument("servable", nargs="?", metavar="SERVABLE", help="default: every servable")
+    ready.add_argument(
+        "--timeout-ms",
+        type=_grace_ms,
+        default=READY_TIMEOUT_MS_DEFAULT,
+        metavar="N",
+        help=f"how long an answer may take (default: {READY_TIMEOUT_MS_DEFAULT})",
+    )
+    add_run_directory(ready)
+    ready.set_defaults(run=_ready, parser=ready)
     roll_commands.add_parsers(commands)
     for name, (text, more) in SLOT_COMMAND_TEXTS.items():
         command = commands.add_parser(name, help=text, description=f"{text.capitalize()}. {more}")
@@ -239,6 +258,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         mode=config.mode,
         gateways=config.gateways,
         requests_max=config.requests_max,
+        ready_ms=config.ready_ms,
         producers_addresses=config.producers_addresses,
         grace_ms=config.grace_ms,
         restarts=RestartLimits(drain_limit_ms=config.grace_ms),
@@ -316,6 +336,20 @@ def _status(flags: argparse.Namespace) -> int:
     merged = merge_stats(status, read_stats(producers[0]) if producers else None)
     print(json.dumps(merged, indent=2) if flags.json else format_status(merged))
     return EXIT_OK
+
+
+def _ready(flags: argparse.Namespace) -> int:
+    from mindbus.broker_stats import read_stats
+    from mindbus.readiness import why_not_ready
+
+    timeout_s = max(1, flags.timeout_ms) / 1_000
+    with RuntimeClient(read_run_directory(vars(flags), os.environ), timeout_s) as client:
+        status = client.status()
+    producers = status["producers"]
+    stats = read_stats(producers[0], timeout_s) if producers else None
+    reason = why_not_ready(status, stats, flags.servable)
+    print("ready" if reason is None else f"not ready: {reason}")
+    return EXIT_OK if reason is None else EXIT_ERROR
 
 
 def _stop(flags: argparse.Namespace) -> int:

@@ -72,6 +72,7 @@ class ServeConfig:
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
     hang_ms: int = limits.BUDGET_MS_DEFAULT
+    ready_ms: int = limits.READY_MS
     worker_log_directory: Path | None = None
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
@@ -217,6 +218,13 @@ SETTINGS = (
         whole_number(0, GRACE_MS_MAX),
         "a worker in which one stage or batch runs this long is killed and replaced; 0: never "
         f"(default: {limits.BUDGET_MS_DEFAULT})",
+    ),
+    Setting(
+        "ready_ms",
+        "N",
+        whole_number(1, GRACE_MS_MAX),
+        "a servable whose workers hold requests and answer none for so long is not ready "
+        f"(default: {limits.READY_MS})",
     ),
     Setting(
         "worker_log_directory",

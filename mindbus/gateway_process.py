@@ -80,7 +80,8 @@ class Gateway:
         self._embedded: EmbeddedBus | None = None
         if document["mode"] == "embedded":
             requests_max = document.get("requests_max", limits.REQUESTS_MAX_DEFAULT)
-            core = Core(Settings(requests_max=requests_max))
+            ready_ms = document.get("ready_ms", limits.READY_MS)
+            core = Core(Settings(requests_max=requests_max, ready_ms=ready_ms))
             for key in document.get("services", ()):
                 core.registration.expect(key.encode(), time.monotonic_ns())
             switch = Switch(core, self.producers_addresses, document["workers_address"])

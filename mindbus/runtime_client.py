@@ -28,12 +28,12 @@ class RefusedError(Exception):
 class RuntimeClient:
     """A connection to the supervisor of one run directory. Use it in a `with` block."""
 
-    def __init__(self, run_directory: Path) -> None:
-        """Connect. Raises: NotRunningError."""
+    def __init__(self, run_directory: Path, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        """Connect. timeout_s: of each answer. Raises: NotRunningError."""
         self._run_directory = run_directory
         self._lines = LineReader()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(ANSWER_TIMEOUT_S)
+        self._socket.settimeout(timeout_s)
         path = run_directory / CONTROL
         try:
             check_ipc_path(path)

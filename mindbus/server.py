@@ -83,6 +83,7 @@ class ServerSettings:
     mode: str = EMBEDDED
     gateways: int = 1
     requests_max: int = limits.REQUESTS_MAX_DEFAULT
+    ready_ms: int = limits.READY_MS
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
@@ -300,6 +301,7 @@ class Server:
             ],
             "workers_address": directory.workers_address,
             "requests_max": self._requests_max,
+            "ready_ms": self.settings.ready_ms,
         }
         commands = self.settings.commands
         if self.settings.mode == EMBEDDED:

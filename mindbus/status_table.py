@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mindbus.readiness import why_not_ready, why_servables_not_ready
 from protocol.head import LABELS
 from workers.supervisor.door_table import DOOR_NAMES
 
 NOTHING = "-"
 
 HEADINGS = ("SLOT", "STATE", "DEVICE", "PID", "GENERATION", "SINCE", "IN FLIGHT", "LAST EXIT")
-SERVICE_HEADINGS = ("SERVICE", "WORKERS", "QUEUED")
+SERVICE_HEADINGS = ("SERVICE", "WORKERS", "QUEUED", "OLDEST", "SECOND ATTEMPTS", "READY")
 
 
 BAR_WIDTH = 24
@@ -21,7 +22,8 @@ PARTS = {"WAITING": 0.0, "STARTING": 0.25, "SETTLING": 0.5, "DRAINING": 0.75, "D
 
 
 def merge_stats(status: Mapping[str, Any], stats: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The status with the broker's view: `in_flight` and `busy_ms` at each worker, and `broker`.
+    """The status with the broker's view: `in_flight` and `busy_ms` at each worker, and `broker`;
+    and what follows from both: `not_ready` of the server and of each servable, None where it is.
 
     stats: the broker's answer to STATS, or None if it does not answer; then `broker` is None.
     """
@@ -36,14 +38,25 @@ def merge_stats(status: Mapping[str, Any], stats: Mapping[str, Any] | None) -> d
     broker = None
     if stats is not None:
         broker = {key: value for key, value in stats.items() if key != "workers"}
-    return {**status, "slots": merged, "broker": broker}
+    return {
+        **status,
+        "live": True,
+        "not_ready": why_not_ready(status, stats),
+        "servables": [
+            {"servable": name, "not_ready": reason}
+            for name, reason in why_servables_not_ready(status, stats).items()
+        ],
+        "slots": merged,
+        "broker": broker,
+    }
 
 
 def format_status(status: Mapping[str, Any]) -> str:
     """Lines for people. status: the result of `merge_stats`."""
     doors = [f"{DOOR_NAMES[door['kind']]} {door['address']}" for door in status["doors"]]
+    ready = _ready_text(status["not_ready"])
     lines = [
-        f"MindBus {status['state']}, pid {status['pid']}, mode {status['mode']}",
+        f"MindBus {status['state']}, {ready}, pid {status['pid']}, mode {status['mode']}",
         f"doors          {', '.join(doors) or 'none'}",
         f"producers      {', '.join(status['producers']) or 'none'}",
         f"run directory  {status['run_directory']}",
@@ -59,10 +72,7 @@ def format_status(status: Mapping[str, Any]) -> str:
         lines.append("The broker does not answer.")
         return "\n".join(lines)
     if broker["services"]:
-        rows = [
-            (service["service"], str(service["workers"]), str(service["queued"]))
-            for service in broker["services"]
-        ]
+        rows = [_service_row(service) for service in broker["services"]]
         lines += [*_table(SERVICE_HEADINGS, rows), ""]
     counters = broker["counters"]
     lines.append(
@@ -129,6 +139,22 @@ def _slot_row(slot: Mapping[str, Any]) -> tuple[str, ...]:
         _or_nothing(slot["in_flight"]),
         _or_nothing(slot["error"] or slot["last_exit"]),
     )
+
+
+def _service_row(service: Mapping[str, Any]) -> tuple[str, ...]:
+    waiting = service["suspects"] + service["second_attempts"]
+    return (
+        service["service"],
+        str(service["workers"]),
+        str(service["queued"]),
+        _duration(service["waiting_ms"] / 1_000) if service["queued"] else NOTHING,
+        str(waiting),
+        _ready_text(service["not_ready"]),
+    )
+
+
+def _ready_text(not_ready: str | None) -> str:
+    return "ready" if not_ready is None else f"not ready ({not_ready})"
 
 
 def _device(device: Any) -> str:

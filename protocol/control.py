@@ -64,11 +64,12 @@ class Heartbeat(NamedTuple):
     """A sign of life; a worker adds its progress, because a thread that beats proves nothing.
 
     batch_seq: number of the batch that it runs, or of the last one. busy_ms: how long that batch
-    has been running; 0 when idle.
+    has been running; 0 when idle. patience_ms: how much longer it may take, because it compiles.
     """
 
     batch_seq: int = 0
     busy_ms: int = 0
+    patience_ms: int = 0
 
 
 class Drain(NamedTuple):
@@ -177,6 +178,7 @@ def unpack_heartbeat(frames: Sequence[Buffer]) -> Heartbeat:
     return Heartbeat(
         _number(body, "batch_seq") if "batch_seq" in body else 0,
         _number(body, "busy_ms") if "busy_ms" in body else 0,
+        _number(body, "patience_ms") if "patience_ms" in body else 0,
     )
 
 

@@ -77,6 +77,10 @@ CREDIT_MAX = 1024
 HEARTBEAT_INTERVAL_MS = 1_000
 HEARTBEAT_LIVENESS = 10
 
+#: A service is not ready when its workers have held requests for so long without an answer. Probes
+#: of orchestrators come every few seconds; Triton stayed ready for an hour while nothing moved.
+READY_MS = 5_000
+
 #: A service whose last worker is gone is remembered this long; its requests wait for a restart.
 SERVICE_GRACE_MS = 60_000
 

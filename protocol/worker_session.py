@@ -94,6 +94,8 @@ class WorkerSession:
         self.arrivals: list[Arrival] = []
         #: (number, start) of the oldest batch that runs, set by the shell; start 0 = idle.
         self.batch: tuple[int, int] = (0, 0)
+        #: Until when that batch may take, because it compiles; set by the shell, 0 = as any other.
+        self.patient_until_ns = 0
         #: Tickets that the broker waits for. Empty outside of READY and DRAINING.
         self.in_flight: set[int] = set()
         #: Messages that broke the protocol.
@@ -283,7 +285,9 @@ class WorkerSession:
     def _beat(self, now_ns: int) -> None:
         batch_seq, started_ns = self.batch
         busy_ms = (now_ns - started_ns) // NS_PER_MS if started_ns else 0
-        self.outbox.append([*control.pack(control.Heartbeat(batch_seq, max(busy_ms, 0)))])
+        patience_ms = max(0, self.patient_until_ns - now_ns) // NS_PER_MS
+        heartbeat = control.Heartbeat(batch_seq, max(busy_ms, 0), patience_ms)
+        self.outbox.append([*control.pack(heartbeat)])
         self._heartbeat_due_ns = now_ns + self._interval_ns
 
     def _expiry_ns(self) -> int:

@@ -85,6 +85,8 @@ class Bus:
         self.deliveries: SimpleQueue[Delivery] = SimpleQueue()
         #: (number, start) of the oldest work that runs; always replaced as a whole tuple.
         self.batch: tuple[int, int] = (0, 0)
+        #: Until when it may take, because it compiles; 0 = as any other.
+        self.patient_until_ns = 0
         #: The thread ended by a bug of its own; why is in the log.
         self.has_failed = False
         self._address = address
@@ -153,6 +155,7 @@ class Bus:
                 self._receive(socket, now_ns)
             self._take_replies()
             session.batch = self.batch
+            session.patient_until_ns = self.patient_until_ns
             session.handle_timer(now_ns)
             if self._stop.is_set():
                 session.drain(now_ns)

@@ -233,10 +233,13 @@ class _Service:
 
     def _on_patience(self, patience_ns: int) -> None:
         """On the thread that runs a model: this will take long, or it is over (0)."""
+        now_ns = time.monotonic_ns()
+        until_ns = now_ns + patience_ns if patience_ns else 0
         if self._page is not None:
-            now_ns = time.monotonic_ns()
             self._page.restart_clock(now_ns)
-            self._page.busy_until(now_ns + patience_ns if patience_ns else 0)
+            self._page.busy_until(until_ns)
+            until_ns = self._page.read().busy_until_ns
+        self._bus.patient_until_ns = until_ns
 
     def _on_wait(self, is_waiting: bool) -> None:
         """On the thread that runs a model, which another worker computes."""

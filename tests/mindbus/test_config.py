@@ -45,6 +45,7 @@ def test_every_setting_has_a_flag_and_a_variable_that_mean_the_same() -> None:
         "producers_addresses": "tcp://127.0.0.1:6000",
         "grace_ms": "1",
         "hang_ms": "1",
+        "ready_ms": "1",
         "worker_log_directory": "/l",
         "tls_certificate": "/c",
         "tls_private_key": "/p",

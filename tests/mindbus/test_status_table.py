@@ -60,7 +60,18 @@ STATS = {
     "requests": 3,
     "requests_max": 10,
     "counters": {"answered": 5, "failed": 1, "refused": 0, "redispatched": 2},
-    "services": [{"service": "add/1", "workers": 1, "queued": 2}],
+    "services": [
+        {
+            "service": "add/1",
+            "workers": 1,
+            "queued": 2,
+            "waiting_ms": 1_250,
+            "suspects": 1,
+            "second_attempts": 1,
+            "not_ready": None,
+        }
+    ],
+    "servables": [{"servable": "add", "version": 1}],
     "workers": [
         {"worker_id": "add/1/device0", "generation": 2, "in_flight": 1, "busy_ms": 8},
         {"worker_id": "add/1/device0", "generation": 1, "in_flight": 9, "busy_ms": 9},
@@ -109,7 +120,7 @@ def test_each_worker_gets_what_the_broker_knows_of_its_present_generation() -> N
 
 def test_the_table_is_aligned_and_complete() -> None:
     assert format_status(merge_stats(STATUS, STATS)).splitlines() == [
-        "MindBus serving, pid 11, mode embedded",
+        "MindBus serving, ready, pid 11, mode embedded",
         "doors          gRPC 127.0.0.1:1, RESTful h:2",
         "producers      ipc:///r/producers.ipc",
         "run directory  /r",
@@ -118,8 +129,8 @@ def test_the_table_is_aligned_and_complete() -> None:
         "gateway/0      READY  -       12   1           3.2 s      -          -",
         "add/1/device0  READY  CPU:0   12   2           1 h 2 min  1          killed by SIGKILL",
         "",
-        "SERVICE  WORKERS  QUEUED",
-        "add/1    1        2",
+        "SERVICE  WORKERS  QUEUED  OLDEST  SECOND ATTEMPTS  READY",
+        "add/1    1        2       1.2 s   2                ready",
         "",
         (
             "requests 3 of 10; since the broker's start 5 answered, 1 failed, 0 refused, "
@@ -131,6 +142,7 @@ def test_the_table_is_aligned_and_complete() -> None:
 def test_a_broker_that_does_not_answer_is_said_to_be_away() -> None:
     away = STATUS | {"producers": [], "doors": []}
     lines = format_status(merge_stats(away, None)).splitlines()
+    assert lines[0].startswith("MindBus serving, not ready (no door is open), pid 11")
     assert lines[1:3] == ["doors          none", "producers      none"]
     assert lines[-1] == "The broker does not answer."
 

@@ -320,9 +320,11 @@ class Crew:
         self._note_exit(member, text)
 
     def _note_exit(self, member: Member, text: str) -> None:
+        now_ns = time.monotonic_ns()
         member.last_exit = text
+        member.exits.append((now_ns, member.slot.generation, text))
         self._observer.slot_failing(member)
-        member.slot.apply(slots.EXITED, time.monotonic_ns())
+        member.slot.apply(slots.EXITED, now_ns)
         self.retire_if_last(member)
         if member.spec.kind == GATEWAY:
             self.doors.gateway_lost(member.slot.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,9 @@ from workers.supervisor.slot import Slot
 from workers.supervisor.stop_policy import ChildPresence
 
 NS_PER_S = 1_000_000_000
+
+#: Deaths that the status tells of.
+EXITS_REMEMBERED_MAX = 8
 
 
 class Member:
@@ -28,6 +32,8 @@ class Member:
         self.kill_reason: str | None = None
         #: How the latest process ended, for the status.
         self.last_exit: str | None = None
+        #: When and how the latest processes ended, oldest first.
+        self.exits: deque[tuple[int, int, str]] = deque(maxlen=EXITS_REMEMBERED_MAX)
         #: What the latest process said was wrong.
         self.error: str | None = None
         #: A failed successor that a roll has given up: its slot goes with its process.
@@ -88,6 +94,14 @@ class Member:
             "generation": slot.generation,
             "restarts": max(0, slot.generation - 1),
             "last_exit": self.last_exit,
+            "exits": [
+                {"generation": generation, "ago_s": _ago_s(at_ns, now_ns), "exit": text}
+                for at_ns, generation, text in self.exits
+            ],
             "error": self.error if slot.state in (slots.BACKOFF, slots.FAILED) else None,
-            "since_s": round((now_ns - slot.since_ns) / NS_PER_S, 1),
+            "since_s": _ago_s(slot.since_ns, now_ns),
         }
+
+
+def _ago_s(then_ns: int, now_ns: int) -> float:
+    return round((now_ns - then_ns) / NS_PER_S, 1)
