@@ -261,7 +261,9 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         ready_ms=config.ready_ms,
         producers_addresses=config.producers_addresses,
         grace_ms=config.grace_ms,
-        restarts=RestartLimits(drain_limit_ms=config.grace_ms),
+        restarts=RestartLimits(
+            drain_limit_ms=config.grace_ms, device_limit_ms=config.device_limit_ms
+        ),
         hang=HangLimits(hang_ms=config.hang_ms),
         worker_log_directory=config.worker_log_directory,
     )

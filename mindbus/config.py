@@ -37,6 +37,7 @@ REST_PORT_DEFAULT = 1500
 PORT_MAX = 65_535
 GRACE_MS_DEFAULT = 10_000
 GRACE_MS_MAX = 86_400_000
+DEVICE_LIMIT_MS_DEFAULT = 30_000
 GATEWAYS_MAX = 64
 #: MindSpore Serving's limit of `num_parallel_workers`.
 EXTRA_WORKERS_MAX = 64
@@ -73,6 +74,7 @@ class ServeConfig:
     grace_ms: int = GRACE_MS_DEFAULT
     hang_ms: int = limits.BUDGET_MS_DEFAULT
     ready_ms: int = limits.READY_MS
+    device_limit_ms: int = DEVICE_LIMIT_MS_DEFAULT
     worker_log_directory: Path | None = None
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
@@ -225,6 +227,13 @@ SETTINGS = (
         whole_number(1, GRACE_MS_MAX),
         "a servable whose workers hold requests and answer none for so long is not ready "
         f"(default: {limits.READY_MS})",
+    ),
+    Setting(
+        "device_limit_ms",
+        "N",
+        whole_number(0, GRACE_MS_MAX),
+        "how long a device that is busy is tried again before its slot is given up "
+        f"(default: {DEVICE_LIMIT_MS_DEFAULT})",
     ),
     Setting(
         "worker_log_directory",

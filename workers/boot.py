@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from telemetry.log import get_logger
 from workers.backends.base import Backend, BackendError, DeviceReport
 from workers.bus import Signals
+from workers.device_errors import BUSY, FAULT, is_busy
 from workers.distributed.group_backend import GroupBackend
 from workers.launch import BACKENDS, Launch
 from workers.model_calls import ModelCalls
@@ -45,7 +46,14 @@ class ProcessSignals(Signals, Protocol):
 
 
 class BootError(Exception):
-    """The servable cannot be served; the text is for the person who started it."""
+    """The servable cannot be served; the text is for the person who started it.
+
+    device: BUSY or FAULT (`workers.device_errors`) where the device is the cause, else None.
+    """
+
+    def __init__(self, text: str, device: str | None = None) -> None:
+        super().__init__(text)
+        self.device = device
 
 
 class Servable(NamedTuple):
@@ -194,7 +202,7 @@ def _declare_without_models(launch: Launch, device_error: str) -> ServableDeclar
             declaration = import_servable(launch.servable_directory, launch.servable_name)
             if not declaration.models:
                 return declaration
-    raise BootError(device_error)
+    raise BootError(device_error, BUSY if is_busy(device_error) else FAULT)
 
 
 def _load_model(launch: Launch, model: ModelDeclaration, backend: Backend) -> ModelRunner:
@@ -212,10 +220,12 @@ def _load_model(launch: Launch, model: ModelDeclaration, backend: Backend) -> Mo
     except (BackendError, RuntimeError) as error:
         if model.group is not None:
             raise BootError(str(error)) from None
+        # The first kernel opens an Ascend device: `set_device` only writes its number down.
         raise BootError(
             f"Raise failed: Load model failed, servable directory: '{launch.servable_directory}', "
             f"servable name: '{launch.servable_name}', model file: '[{', '.join(model.files)}]', "
             f"version number {launch.version},model context: {model.context or '{}'}, "
-            f"load error details: {error}"
+            f"load error details: {error}",
+            BUSY if is_busy(str(error)) else None,
         ) from None
     return runner

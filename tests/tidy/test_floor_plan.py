@@ -65,6 +65,7 @@ SHELLS = {
     "workers/backends/mindspore_discovery.py",
     "workers/backends/mindspore_graph.py",
     "workers/backends/numpy_scripted.py",
+    "workers/backends/scripted_device.py",
     "workers/boot.py",
     "workers/bus.py",
     "workers/device_thread.py",

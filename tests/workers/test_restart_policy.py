@@ -1,8 +1,11 @@
 """Which slot to touch next."""
 
+from dataclasses import replace
+
 import pytest
 
 from workers.supervisor.restart_policy import (
+    Fault,
     GiveUp,
     Kill,
     RestartLimits,
@@ -125,3 +128,31 @@ def test_what_is_due_starts_before_anybody_is_killed_or_given_up() -> None:
     assert next_action([doomed, late, due], now_ns, LIMITS) == Spawn("due")
     assert next_action([doomed, late], now_ns, LIMITS) == Kill("late")
     assert next_action([doomed], now_ns, LIMITS) == GiveUp("doomed")
+
+
+def busy(tries: int, since_ns: int, first_ns: int = 0) -> SlotSnapshot:
+    return SlotSnapshot("a", BACKOFF, 3, since_ns, device_tries=tries, device_since_ns=first_ns)
+
+
+@pytest.mark.shows("R8")
+@pytest.mark.parametrize(
+    ("tries", "pause_ms"), [(1, 250), (2, 500), (3, 1_000), (4, 2_000), (5, 4_000), (40, 4_000)]
+)
+def test_a_busy_device_is_tried_again_with_growing_pauses(tries: int, pause_ms: int) -> None:
+    slot = busy(tries, SECOND)
+    due_ns = SECOND + pause_ms * MS
+    assert next_timer_ns([slot], LIMITS) == due_ns
+    assert next_action([slot], due_ns - 1, LIMITS) is None
+    assert next_action([slot], due_ns, LIMITS) == Spawn("a")
+
+
+def test_a_device_that_stays_busy_is_a_fault_of_this_slot_only() -> None:
+    other = SlotSnapshot("b", VACANT, 0, 0)
+    late = busy(9, 30 * SECOND)
+    assert next_action([busy(9, 30 * SECOND - 1), other], 30 * SECOND, LIMITS) == Spawn("b")
+    assert next_action([late, other], 30 * SECOND, LIMITS) == Fault("a")
+
+
+def test_a_device_that_cannot_be_opened_is_a_fault_at_once() -> None:
+    slot = replace(busy(1, 0), has_device_fault=True)
+    assert next_action([slot], 0, LIMITS) == Fault("a")

@@ -499,3 +499,33 @@ def test_a_cancelled_surge_takes_its_successor_back() -> None:
 
 def test_a_slot_and_its_twin_take_turns() -> None:
     assert twin(twin("add/1/device0")) == "add/1/device0"
+
+
+@pytest.mark.shows("F27")
+def test_a_roll_waits_for_a_device_that_is_not_released_yet() -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a", IN_PLACE), ("b", "b", IN_PLACE))
+    assert place.ask(roll) == Drain("a", is_final=False)
+    for tries in range(1, 5):
+        place.set("a", slots.STARTING, tries + 1)
+        assert place.ask(roll) is None
+        place.set("a", slots.BACKOFF)
+        place.seen["a"] = replace(place.seen["a"], device_tries=tries)
+        assert (place.ask(roll), roll.failure) == (None, None)
+    place.seen["a"] = replace(place.seen["a"], device_tries=0)
+    place.set("a", slots.STARTING, 6)
+    place.set("a", slots.READY)
+    assert place.ask(roll) == Drain("b", is_final=False)
+
+
+@pytest.mark.shows("F27")
+def test_a_device_fault_ends_a_roll_and_nobody_else_is_touched() -> None:
+    place = Place("a", "b")
+    roll = place.roll(("a", "a", IN_PLACE), ("b", "b", IN_PLACE))
+    place.ask(roll)
+    place.set("a", slots.STARTING, 2)
+    assert place.ask(roll) is None
+    place.set("a", slots.DEVICE_FAULT)
+    assert place.ask(roll) is None
+    assert roll.failure == RollFailure("a", STARTING)
+    assert place.seen["b"].state == slots.READY

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from workers.device_errors import BUSY, FAULT
 from workers.supervisor import slot as slots
 from workers.supervisor.slot import Slot, SlotSnapshot
 
@@ -41,6 +42,7 @@ def test_the_table_is_the_only_way_from_state_to_state() -> None:
         slots.DRAINING: [slots.SPAWNED, slots.TERMINATED],
         slots.BACKOFF: [slots.SPAWNED, slots.EXITED],
         slots.FAILED: [slots.SPAWNED, slots.EXITED, slots.GAVE_UP],
+        slots.DEVICE_FAULT: [slots.SPAWNED, slots.EXITED, slots.FAULTED],
     }
     events = (
         slots.SPAWNED,
@@ -49,6 +51,8 @@ def test_the_table_is_the_only_way_from_state_to_state() -> None:
         slots.TERMINATED,
         slots.EXITED,
         slots.GAVE_UP,
+        slots.FAULTED,
+        slots.RESET,
     )
     assert set(paths) == set(slots.STATES)
     for state, path in paths.items():
@@ -167,3 +171,39 @@ def test_the_memory_of_deaths_is_bounded() -> None:
     for now_ns in range(slots.RESTARTS_REMEMBERED_MAX + 10):
         drive(slot, (slots.SPAWNED, now_ns), (slots.EXITED, now_ns))
     assert len(slot.snapshot().restarts_ns) == slots.RESTARTS_REMEMBERED_MAX
+
+
+def test_who_finds_its_device_busy_has_not_died() -> None:
+    slot = new_slot()
+    for number in range(1, 4):
+        drive(slot, (slots.SPAWNED, number))
+        slot.note_device(BUSY)
+        drive(slot, (slots.EXITED, 10 * number))
+        seen = slot.snapshot()
+        assert (seen.device_tries, seen.device_since_ns) == (number, 10)
+        assert (seen.restarts_ns, seen.failures, seen.has_device_fault) == ((), 0, False)
+        assert slot.has_busy_device
+    drive(slot, (slots.SPAWNED, 50), (slots.REPORTED, 51))
+    assert slot.snapshot().device_tries == 0
+
+
+def test_a_death_of_another_cause_begins_the_count_of_tries_anew() -> None:
+    slot = new_slot()
+    for device in (BUSY, None, BUSY):
+        drive(slot, (slots.SPAWNED, 0))
+        slot.note_device(device)
+        drive(slot, (slots.EXITED, 7))
+    assert (slot.snapshot().device_tries, len(slot.snapshot().restarts_ns)) == (1, 1)
+
+
+def test_a_device_that_cannot_be_used_is_told_apart_from_one_that_is_busy() -> None:
+    slot = new_slot()
+    drive(slot, (slots.SPAWNED, 0))
+    slot.note_device(FAULT)
+    drive(slot, (slots.EXITED, 1))
+    assert slot.snapshot().has_device_fault
+    assert not slot.has_busy_device
+    drive(slot, (slots.FAULTED, 2))
+    assert slot.is_gone
+    drive(slot, (slots.RESET, 3))
+    assert (slot.snapshot().has_device_fault, slot.snapshot().device_tries) == (False, 0)

@@ -14,7 +14,7 @@ subgraph:
                                        segfault, hang
 
 A fault strikes when the first input of any instance of the batch begins with its value. -1 in a
-shape is a dimension known only at run time. The device is a name, nothing is opened.
+shape is a dimension known only at run time. The device is a name, or a script (`scripted_device`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.backends.base import BackendError, DeviceReport, TensorSpec
+from workers.backends.scripted_device import open_device
 from workers.servable.declarations import ModelDeclaration
 
 Array = npt.NDArray[Any]
@@ -60,8 +61,11 @@ class NumpyBackend:
         self._sleep = sleep
 
     def open_device(self, target: str | None, device_id: int) -> DeviceReport:
-        """Report the device that was asked for, CPU if any will do."""
-        return DeviceReport(target or "CPU", device_id)
+        """Open the device that was asked for, CPU if any will do; see `scripted_device`.
+
+        Raises: BackendError if its script says so.
+        """
+        return open_device(target or "CPU", device_id)
 
     def load(
         self, model: ModelDeclaration, version_directory: Path, dec_key: bytes | None, dec_mode: str

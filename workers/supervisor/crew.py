@@ -1,8 +1,8 @@
 """The processes of a server: spawned, heard, restarted and ended. No thread and no lock of its own.
 
 What to do follows from the pure policies: `restart_policy` while the server runs, `stop_policy`
-while it goes down. The crew registers pidfds (a death is known at once) and channels with the
-selector of its supervisor, and tells it what became of the slots.
+while it goes down (`going_down.py`). The crew registers pidfds (a death is known at once) and
+channels with the selector of its supervisor, and tells it what became of the slots.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from telemetry.log import get_logger
-from workers.supervisor import restart_policy, stop_policy
+from workers.supervisor import restart_policy
 from workers.supervisor import slot as slots
 from workers.supervisor.child import ChannelError, Child, ChildSpec
 from workers.supervisor.door_table import DoorTable, Settled
 from workers.supervisor.json_lines import LineError
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
-from workers.supervisor.restart_policy import GiveUp, Kill, RestartLimits, Spawn
-from workers.supervisor.slot import NS_PER_MS
+from workers.supervisor.restart_policy import Fault, GiveUp, Kill, RestartLimits, Spawn
 from workers.supervisor.start_error import exit_text, spawn_failure_text
 from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
 from workers.supervisor.worker_log import WorkerLogs
@@ -136,6 +135,11 @@ class Crew:
                     member.slot.apply(slots.GAVE_UP, now_ns)
                     log.error("slot given up", slot=action.slot, last_exit=member.last_exit)
                     self.retire_if_last(member)
+                case Fault():
+                    member.slot.apply(slots.FAULTED, now_ns)
+                    log.error("device fault", slot=action.slot, error=member.error)
+                    self._observer.slot_failing(member)
+                    self.retire_if_last(member)
 
     def _next_action(self, now_ns: int) -> restart_policy.Action | None:
         return restart_policy.next_action([*self.snapshots().values()], now_ns, self._limits)
@@ -161,13 +165,13 @@ class Crew:
         log.info("child started", slot=slot.name, pid=child.pid, generation=slot.generation)
 
     def _current_spec(self, member: Member) -> ChildSpec:
-        """What to start now; a broker learns which services have workers that will come to it."""
+        """What to start now; a broker learns which services have, or get, workers."""
         if member.spec.kind == WORKER:
             return member.spec
         services = {
             f"{worker.spec.servable}/{worker.spec.version}"
             for worker in self.of_kind(WORKER)
-            if worker.slot.state == slots.READY
+            if not worker.slot.is_gone
         }
         document = {**member.spec.document, "services": sorted(services)}
         return replace(member.spec, document=document)
@@ -230,6 +234,7 @@ class Crew:
                 member.slot.apply(slots.SIGNED_OFF, now_ns)
             case "failed":
                 member.error = str(report.get("error"))
+                member.slot.note_device(report.get("device"))
                 if member.slot.generation > 1:
                     log.error("child failed", **member.facts(), error=member.error)
                 self._observer.slot_failing(member)
@@ -352,40 +357,13 @@ class Crew:
 
     # ------------------------------------------------------------ going down
 
-    def go_down(self, now_ns: int, deadline_ns: int) -> bool:
-        """Do what the stop policy names. Returns whether every process is gone."""
-        present = [member for member in self.members.values() if member.child]
-        match stop_policy.next_rung([member.presence for member in present], now_ns, deadline_ns):
-            case stop_policy.CLOSE_DOORS:
-                self._close_doors(present, now_ns, deadline_ns)
-            case stop_policy.DRAIN_EXTRA_WORKERS:
-                self._drain([member for member in present if member.spec.needs_devices], now_ns)
-            case stop_policy.DRAIN_WORKERS:
-                self._drain([member for member in present if member.spec.kind == WORKER], now_ns)
-            case stop_policy.LEAVE:
-                for member in present:
-                    self._tell_to_leave(member, now_ns)
-            case stop_policy.KILL:
-                for member in present:
-                    if not member.slot.snapshot().is_killed:
-                        self.kill(member, "the server's grace is over")
-            case stop_policy.DONE:
-                return True
-        return False
+    def close_doors(self, member: Member, grace_ms: int, now_ns: int) -> None:
+        """Tell a gateway to finish what is in flight and take nothing new. REQUIRES: READY."""
+        member.slot.apply(slots.TERMINATED, now_ns)
+        self._send(member, {"id": DRAIN_ID, "command": "drain", "grace_ms": grace_ms})
 
-    def _drain(self, members: Sequence[Member], now_ns: int) -> None:
-        for member in members:
-            if member.slot.state != slots.DRAINING:
-                self.terminate(member, now_ns)
-
-    def _close_doors(self, present: Sequence[Member], now_ns: int, deadline_ns: int) -> None:
-        grace_ms = stop_policy.doors_grace_ms((deadline_ns - now_ns) // NS_PER_MS)
-        for member in present:
-            if member.is_serving and member.slot.state == slots.READY:
-                member.slot.apply(slots.TERMINATED, now_ns)
-                self._send(member, {"id": DRAIN_ID, "command": "drain", "grace_ms": grace_ms})
-
-    def _tell_to_leave(self, member: Member, now_ns: int) -> None:
+    def tell_to_leave(self, member: Member, now_ns: int) -> None:
+        """Tell a process that serves nobody any more to go. Idempotent."""
         if member.is_told_to_leave or member.child is None:
             return
         member.is_told_to_leave = True

@@ -26,7 +26,7 @@ class Member:
         """generation: of the process before, which ran in another slot."""
         self.spec = spec
         self.slot = Slot(spec.slot, chance, generation=generation)
-        #: The process; None exactly in VACANT, BACKOFF and FAILED.
+        #: The process; None exactly in VACANT, BACKOFF, FAILED and DEVICE_FAULT.
         self.child: Child | None = None
         #: Why we killed the process, if we did: it goes into how it ended.
         self.kill_reason: str | None = None
@@ -98,7 +98,7 @@ class Member:
                 {"generation": generation, "ago_s": _ago_s(at_ns, now_ns), "exit": text}
                 for at_ns, generation, text in self.exits
             ],
-            "error": self.error if slot.state in (slots.BACKOFF, slots.FAILED) else None,
+            "error": self.error if slot.state in (slots.BACKOFF, *slots.GIVEN_UP) else None,
             "since_s": _ago_s(slot.since_ns, now_ns),
         }
 

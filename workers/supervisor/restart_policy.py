@@ -1,7 +1,8 @@
 """Which slot to touch next: stateless, idempotent, at most one action at a time.
 
 The policy looks at snapshots and the clock and names one action, in this order: start what is due;
-kill what overstays its start or its drain; give up what dies too often (OTP's restart intensity).
+kill what overstays its start or its drain; give up what dies too often (OTP's restart intensity),
+or whose device is not to be had.
 Asked again with the same snapshots it names the same action (TF Serving's version policies). What
 replaces processes that are well is a roll (`roll.py`).
 """
@@ -35,6 +36,9 @@ class RestartLimits:
     2·base, 4·base … up to max, each ± jitter. restarts_max within restarts_period_ms is the
     restart intensity: one more and the slot is given up. start_limit_ms None: a start may take as
     long as it takes (MindSpore Serving has no limit; a first compilation can take minutes).
+    device_*: a busy device is tried again after device_retry_ms, twice that … up to the maximum,
+    until device_limit_ms after it was first found busy: what a killed process held is released
+    within seconds, if at all.
     """
 
     backoff_base_ms: int = 1_000
@@ -44,6 +48,9 @@ class RestartLimits:
     restarts_period_ms: int = 60_000
     start_limit_ms: int | None = None
     drain_limit_ms: int = 10_000
+    device_retry_ms: int = 250
+    device_retry_max_ms: int = 4_000
+    device_limit_ms: int = 30_000
 
     def __post_init__(self) -> None:
         assert 0 < self.backoff_base_ms <= self.backoff_max_ms, self
@@ -72,11 +79,21 @@ class GiveUp:
     slot: str
 
 
-Action = Spawn | Kill | GiveUp
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Leave this slot in DEVICE_FAULT."""
+
+    slot: str
+
+
+Action = Spawn | Kill | GiveUp | Fault
 
 
 def next_action(slots: Sequence[SlotSnapshot], now_ns: int, limits: RestartLimits) -> Action | None:
     """The one thing to do now, or None."""
+    for slot in slots:
+        if _has_fault(slot, limits):
+            return Fault(slot.slot)
     for slot in slots:
         if _is_due(slot, now_ns, limits) and not _exceeds_intensity(slot, now_ns, limits):
             return Spawn(slot.slot)
@@ -116,7 +133,18 @@ def backoff_ns(failures: int, jitter: float, limits: RestartLimits) -> int:
     return round(pause_ms * NS_PER_MS * (1.0 + limits.backoff_jitter * jitter))
 
 
+def _has_fault(slot: SlotSnapshot, limits: RestartLimits) -> bool:
+    if slot.state != BACKOFF or not slot.device_tries:
+        return False
+    busy_ns = slot.since_ns - slot.device_since_ns
+    return slot.has_device_fault or busy_ns >= limits.device_limit_ms * NS_PER_MS
+
+
 def _due_ns(slot: SlotSnapshot, limits: RestartLimits) -> int:
+    if slot.device_tries:
+        # 2 ** 32 of whatever unit is beyond the maximum.
+        pause_ms = limits.device_retry_ms << min(slot.device_tries - 1, 32)
+        return slot.since_ns + min(pause_ms, limits.device_retry_max_ms) * NS_PER_MS
     return slot.since_ns + backoff_ns(slot.failures, slot.jitter, limits)
 
 

@@ -93,6 +93,7 @@ class Replacement:
     generation: of the process that is to be replaced. is_reload: the new one has another version.
     group: what it serves; those of one group stand in for each other. is_canary: by surge, the old
     process stays. has_settled: only the old process is still needed, for want of others.
+    device_tries: processes of the new slot that found their device busy.
     """
 
     old: str
@@ -104,6 +105,7 @@ class Replacement:
     group: str = ""
     is_canary: bool = False
     has_settled: bool = False
+    device_tries: int = 0
 
     def __post_init__(self) -> None:
         assert self.mode in MODES, self
@@ -218,7 +220,7 @@ class Roll:
 
     def _begin(self, current: Replacement, seen: Mapping[str, SlotSnapshot]) -> Action | None:
         for step, other in self._slots_now():
-            if other not in seen or (seen[other].state == slots.FAILED and not _may_fail(step)):
+            if other not in seen or (seen[other].state in slots.GIVEN_UP and not _may_fail(step)):
                 self._fail(current, other)
                 return None
         old = seen[current.old]
@@ -230,14 +232,15 @@ class Roll:
             return None
         if any(
             not (
-                _is_settled(seen[other]) or (_may_fail(step) and seen[other].state == slots.FAILED)
+                _is_settled(seen[other])
+                or (_may_fail(step) and seen[other].state in slots.GIVEN_UP)
             )
             for step, other in self._slots_now()
         ):
             return None
         if current.new != current.old and current.new in seen:
             return self._leave_to(current, seen)
-        if current.mode == SURGE or _is_gone(old) or old.state == slots.FAILED:
+        if current.mode == SURGE or _is_gone(old) or old.state in slots.GIVEN_UP:
             current.state = STARTING
             return Begin(current.old, current.new)
         return self._drain(current, seen, is_final=current.old != current.new)
@@ -245,7 +248,7 @@ class Roll:
     def _leave_to(self, current: Replacement, seen: Mapping[str, SlotSnapshot]) -> Action | None:
         """The new process is there already: only the old one has to go."""
         new = seen[current.new]
-        if new.state == slots.FAILED:
+        if new.state in slots.GIVEN_UP:
             self._fail(current, current.new)
             return None
         if new.state != slots.READY:
@@ -269,12 +272,18 @@ class Roll:
 
     def _await_ready(self, current: Replacement, seen: Mapping[str, SlotSnapshot]) -> Action | None:
         new = seen[current.new]
+        if new.device_tries > current.device_tries:
+            # It found its device busy and is going to try again: that is no death.
+            current.generation += new.device_tries - current.device_tries
+            current.device_tries = new.device_tries
         if new.generation > current.generation + 1:
             return self._give_up(current)  # the first one died, this is its successor already
         if new.state == slots.READY:
             current.state = SETTLING
             return None
-        return None if new.state in (slots.VACANT, slots.STARTING) else self._give_up(current)
+        is_busy = new.state == slots.BACKOFF and new.device_tries and not new.has_device_fault
+        is_coming = new.state in (slots.VACANT, slots.STARTING) or is_busy
+        return None if is_coming else self._give_up(current)
 
     def _settle(
         self, current: Replacement, seen: Mapping[str, SlotSnapshot], now_ns: int
@@ -301,7 +310,7 @@ class Roll:
             elif old.generation > current.generation:
                 current.state = STARTING
             return None
-        if old.state not in (slots.VACANT, slots.BACKOFF, slots.FAILED):
+        if old.state not in (slots.VACANT, slots.BACKOFF, *slots.GIVEN_UP):
             return None
         if current.mode == SURGE:
             self._finish(current)

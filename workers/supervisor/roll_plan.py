@@ -118,16 +118,16 @@ def plan_roll(
     ready: dict[str, int] = {}
     for candidate in candidates:
         # Who goes to another version may be FAILED: the way out of that is what is asked for.
-        if candidate.state == slots.FAILED and version is None:
+        if candidate.state in slots.GIVEN_UP and version is None:
             raise RollError(
-                f"slot {candidate.slot} is FAILED: nothing can be rolled before it runs"
+                f"slot {candidate.slot} is {candidate.state}: nothing can be rolled before it runs"
             )
     for worker in (*candidates, *staying):
-        ready[worker.group] = ready.get(worker.group, 0) + (worker.state != slots.FAILED)
+        ready[worker.group] = ready.get(worker.group, 0) + (worker.state not in slots.GIVEN_UP)
     replacements = []
     for candidate in candidates:
         chosen = mode or (SURGE if candidate.target == "CPU" else IN_PLACE)
-        left = ready[candidate.group] - (candidate.state != slots.FAILED)
+        left = ready[candidate.group] - (candidate.state not in slots.GIVEN_UP)
         if chosen == IN_PLACE and left < min_ready:
             raise RollError(
                 f"{IN_PLACE} leaves {left} workers of {candidate.group} while {candidate.slot} "

@@ -101,7 +101,7 @@ class RollRunner:
             for member in self._crew.of_kind(WORKER)
             if servable is None or member.spec.servable == servable
             if not member.is_dismissed
-            if not member.slot.is_gone or member.slot.state == slots.FAILED
+            if not member.slot.is_gone or member.slot.state in slots.GIVEN_UP
         ]
         if not members:
             raise RollError(

@@ -12,7 +12,10 @@ Rules
    An exit out of DRAINING was asked for and leads to VACANT.
 5. A process that drains without our order signed off: somebody told it to go. Such a slot is no
    longer wanted and stays VACANT (MindSpore Serving: a worker that signed off is not restarted).
-6. FAILED lasts until somebody resets the slot; what it died of before is forgotten then.
+6. FAILED lasts until somebody resets the slot; what it died of before is forgotten then. So does
+   DEVICE_FAULT, which is the same for a slot whose device cannot be opened, or is not released.
+7. A process that found its device busy did not die of itself: it does not count as a death, and the
+   next one tries again soon (`restart_policy`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass
+
+from workers.device_errors import BUSY, FAULT
 
 #: No process, none is due; the policy fills it if it is wanted.
 VACANT = "VACANT"
@@ -33,8 +38,13 @@ DRAINING = "DRAINING"
 BACKOFF = "BACKOFF"
 #: Given up: too many deaths in too short a time.
 FAILED = "FAILED"
+#: Given up: its device cannot be opened, or was not released in time.
+DEVICE_FAULT = "DEVICE_FAULT"
 
-STATES = (VACANT, STARTING, READY, DRAINING, BACKOFF, FAILED)
+STATES = (VACANT, STARTING, READY, DRAINING, BACKOFF, FAILED, DEVICE_FAULT)
+
+#: No process is here, and none comes before somebody resets the slot.
+GIVEN_UP = (FAILED, DEVICE_FAULT)
 
 #: We spawned a process.
 SPAWNED = "SPAWNED"
@@ -48,6 +58,8 @@ TERMINATED = "TERMINATED"
 EXITED = "EXITED"
 #: The policy gave the slot up.
 GAVE_UP = "GAVE_UP"
+#: The policy gave the slot up because of its device.
+FAULTED = "FAULTED"
 #: Somebody mended the cause and wants the slot filled again.
 RESET = "RESET"
 
@@ -68,7 +80,9 @@ TRANSITIONS = {
     (DRAINING, EXITED): VACANT,
     (BACKOFF, SPAWNED): STARTING,
     (BACKOFF, GAVE_UP): FAILED,
+    (BACKOFF, FAULTED): DEVICE_FAULT,
     (FAILED, RESET): VACANT,
+    (DEVICE_FAULT, RESET): VACANT,
 }
 
 #: A process that was READY this long before it died counts as healthy: its slot's count of
@@ -91,7 +105,9 @@ class SlotSnapshot:
 
     since_ns: when the slot entered its state. restarts_ns: the latest unasked deaths, oldest first.
     failures: deaths in a row without a stable run. jitter: drawn at the last death, in [-1, 1].
-    is_killed: SIGKILL was sent in this state already.
+    is_killed: SIGKILL was sent in this state already. device_tries: processes in a row that found
+    the device busy, device_since_ns: when the first of them did; has_device_fault: the latest one
+    found that it cannot be used.
     """
 
     slot: str
@@ -103,12 +119,18 @@ class SlotSnapshot:
     jitter: float = 0.0
     is_wanted: bool = True
     is_killed: bool = False
+    device_tries: int = 0
+    device_since_ns: int = 0
+    has_device_fault: bool = False
 
 
 class Slot:
     """One slot and its history. Every change comes in through `apply`."""
 
     __slots__ = (
+        "_device",
+        "_device_since_ns",
+        "_device_tries",
         "_failures",
         "_generation",
         "_is_killed",
@@ -142,6 +164,10 @@ class Slot:
         self._jitter = 0.0
         self._is_wanted = True
         self._is_killed = False
+        #: What the process of now said of its device: BUSY, FAULT, or nothing.
+        self._device: str | None = None
+        self._device_tries = 0
+        self._device_since_ns = 0
 
     @property
     def state(self) -> str:
@@ -164,10 +190,15 @@ class Slot:
         return self._is_wanted
 
     @property
+    def has_busy_device(self) -> bool:
+        """Whether the process found its device busy, so that another one may have more luck."""
+        return self._device == BUSY
+
+    @property
     def is_gone(self) -> bool:
         """Whether no process is here and none will come again."""
         is_empty = self._state in (VACANT, BACKOFF)
-        return self._state == FAILED or (is_empty and not self._is_wanted)
+        return self._state in GIVEN_UP or (is_empty and not self._is_wanted)
 
     def apply(self, event: str, now_ns: int) -> None:
         """Tell the slot what happened.
@@ -180,6 +211,7 @@ class Slot:
             raise InvalidTransitionError(f"slot {self.name}: {event} in {before}")
         if event == SPAWNED:
             self._generation += 1
+            self._device = None
         elif event == SIGNED_OFF and before != DRAINING:
             self._is_wanted = False
         elif event == EXITED and after == BACKOFF:
@@ -187,12 +219,20 @@ class Slot:
         elif event == RESET:
             self._restarts_ns.clear()
             self._failures = 0
+            self._device = None
+            self._device_tries = 0
         if after != before:
             self._state = after
             self._since_ns = now_ns
             self._is_killed = False
 
     def _count_death(self, before: str, now_ns: int) -> None:
+        if self._device is not None:
+            if not self._device_tries:
+                self._device_since_ns = now_ns
+            self._device_tries += 1
+            return
+        self._device_tries = 0
         self._restarts_ns.append(now_ns)
         self._jitter = self._random.uniform(-1.0, 1.0)
         if before == STARTING:
@@ -206,6 +246,10 @@ class Slot:
     def mark_killed(self) -> None:
         """Remember that SIGKILL was sent, so that the policy does not ask for it again."""
         self._is_killed = True
+
+    def note_device(self, device: str | None) -> None:
+        """The process says that its device is the reason why it cannot start: BUSY or FAULT."""
+        self._device = device
 
     def retire(self) -> None:
         """Want no further process here."""
@@ -227,4 +271,7 @@ class Slot:
             self._jitter,
             self._is_wanted,
             self._is_killed,
+            self._device_tries if self._device is not None else 0,
+            self._device_since_ns,
+            self._device == FAULT,
         )

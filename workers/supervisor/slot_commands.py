@@ -56,7 +56,7 @@ def reset(crew: Crew, name: object, now_ns: int) -> None:
     member = _member(crew, name)
     if member.is_dismissed:
         raise SlotCommandError(f"slot {name} belonged to a roll that failed, it is going")
-    if member.slot.state == slots.FAILED:
+    if member.slot.state in slots.GIVEN_UP:
         member.slot.apply(slots.RESET, now_ns)
     elif member.slot.is_wanted:
         raise SlotCommandError(

@@ -25,6 +25,7 @@ from workers.supervisor.child import ChildSpec
 from workers.supervisor.control_listener import ControlListener
 from workers.supervisor.crew import KILL_WAIT_MS, Crew
 from workers.supervisor.door_table import ALREADY_RUNNING_TEXTS, Door, DoorTable, Settled
+from workers.supervisor.going_down import go_down
 from workers.supervisor.hang_policy import HangLimits
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import NS_PER_S, Member
@@ -185,7 +186,7 @@ class Supervisor:
                 self._crew.kill(member, reason)
             self._stop_if_gone()
         if self._stop_deadline_ns is not None:
-            self._is_done = self._crew.go_down(now_ns, self._stop_deadline_ns)
+            self._is_done = go_down(self._crew, now_ns, self._stop_deadline_ns)
             if now_ns >= self._stop_deadline_ns + KILL_WAIT_MS * NS_PER_MS and not self._is_done:
                 log.error("children survive SIGKILL")
                 self.exit_code = EXIT_FAILED
@@ -215,7 +216,7 @@ class Supervisor:
             members = [m for m in self._crew.of_kind(kind) if not m.spec.needs_devices]
             if not members or not all(member.slot.is_gone for member in members):
                 continue
-            has_failed = any(member.slot.state == slots.FAILED for member in members)
+            has_failed = any(member.slot.state in slots.GIVEN_UP for member in members)
             log.warning(
                 "Serving server begin to exit: all worker processes that occupy devices have exited"
                 if kind == stop_policy.WORKER
@@ -282,7 +283,12 @@ class Supervisor:
                 start.future.set_result(start.reports)
 
     def slot_failing(self, member: Member) -> None:
-        """A process failed; if it belongs to a first start, that start is over for all."""
+        """A process failed; if it belongs to a first start, that start is over for all.
+
+        Unless its device is busy: that may pass, and the slot tells when it is given up.
+        """
+        if member.slot.has_busy_device and member.slot.state not in slots.GIVEN_UP:
+            return
         if any(member.slot.name in start.slots for start in self._starts):
             failure = StartError(start_failure_text(member.spec, member.error, member.last_exit))
             self._begin_stop(ABORT_GRACE_MS, EXIT_FAILED, failure)
