@@ -27,6 +27,9 @@ from telemetry.log import configure, get_logger
 
 log = get_logger("BROKER")
 
+#: A broker that drains goes when nobody has asked for anything for so long.
+QUIET_MS = 100
+
 GRACE_MS_DEFAULT = 10_000
 
 
@@ -77,7 +80,9 @@ def run(document: dict[str, Any]) -> int:
     while not stopping.is_over(core):
         poller.poll(0 if more else stopping.cut(switch.poll_timeout_ms()))
         stopping.note_signals(core)
+        refused = core.counters.refused
         more = switch.turn()
+        stopping.note_turn(is_quiet=refused == core.counters.refused and not more)
     switch.close()
     return 0
 
@@ -94,6 +99,8 @@ class _Stopping:
             signal.signal(number, lambda *_: None)
         self._grace_ns = grace_ms * 1_000_000
         self._until_ns: int | None = None
+        #: Since when nobody has asked for anything.
+        self._quiet_ns = 0
 
     def note_signals(self, core: Core) -> None:
         """Begin the grace at the first signal, end it at the second."""
@@ -101,24 +108,35 @@ class _Stopping:
             count = len(os.read(self.reader, 64))
         except BlockingIOError:
             return
-        now_ns = time.monotonic_ns()
+        now_ns = self._quiet_ns = time.monotonic_ns()
         if self._until_ns is not None or count > 1:
             self._until_ns = now_ns
         else:
             self._until_ns = now_ns + self._grace_ns
         core.drain()
 
+    def note_turn(self, is_quiet: bool) -> None:
+        """A turn is over. is_quiet: no client had to be refused in it."""
+        if not is_quiet:
+            self._quiet_ns = time.monotonic_ns()
+
     def is_over(self, core: Core) -> bool:
-        """Everything is answered, or the grace is over."""
+        """Everything is answered and clients have heard of it, or the grace is over.
+
+        A request that is on its way is to be refused, not to be lost with our socket.
+        """
         if self._until_ns is None:
             return False
-        return core.load()[0] == 0 or time.monotonic_ns() >= self._until_ns
+        now_ns = time.monotonic_ns()
+        is_quiet = now_ns - self._quiet_ns >= QUIET_MS * 1_000_000
+        return (core.load()[0] == 0 and is_quiet) or now_ns >= self._until_ns
 
     def cut(self, timeout_ms: int | None) -> int | None:
-        """The poll timeout, no longer than what is left of the grace."""
+        """The poll timeout, no longer than what is left of the grace, or of being quiet."""
         if self._until_ns is None:
             return timeout_ms
         left_ms = max(0, (self._until_ns - time.monotonic_ns()) // 1_000_000 + 1)
+        left_ms = min(left_ms, QUIET_MS)
         return left_ms if timeout_ms is None else min(timeout_ms, left_ms)
 
 

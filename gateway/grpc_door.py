@@ -7,6 +7,7 @@ UNIMPLEMENTED (other RPCs), DEADLINE_EXCEEDED and CANCELLED.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import grpc.aio
 
 from gateway.addresses import AddressError, TcpAddress, UnixAddress, parse_grpc_address
 from gateway.doors import DoorError
+from gateway.reuse_port import leave, listeners_at, steer_away
 from gateway.tls import TlsSettings, grpc_credentials
 from protocol import limits
 from protocol.errors import RequestError
@@ -23,6 +25,12 @@ PREDICT = "/mindspore.serving.proto.MSService/Predict"
 
 #: Statuses of refused calls; others are INVALID_ARGUMENT.
 _CODES = {"unread_bytes_full": grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+#: How long who connects to others already may still be in our queue.
+STEER_S = 0.2
+
+#: grpcio spreads the age of connections by so much to either side, and looks now and then.
+AGE_JITTER = 0.2
 
 #: Trailing metadata of a refused call: the name of its reason (`protocol.status.REASONS`).
 REASON_KEY = "mindbus-reason"
@@ -38,9 +46,18 @@ class PredictHandler(Protocol):
 class GrpcDoor:
     """An open gRPC port (or unix socket). Make it with `open`, on the loop that serves it."""
 
-    def __init__(self, server: grpc.aio.Server, service: _Service, address: str) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        service: _Service,
+        address: str,
+        port: int,
+        connection_age_ms: int,
+    ) -> None:
         self._server = server
         self._service = service
+        self._port = port
+        self._connection_age_ms = connection_age_ms
         #: where it listens, with the real port
         self.address = address
 
@@ -53,12 +70,14 @@ class GrpcDoor:
         tls: TlsSettings | None = None,
         *,
         reuse_port: bool = False,
+        connection_age_ms: int = 0,
         unread_bytes_max: int = limits.UNREAD_BYTES_MAX,
     ) -> GrpcDoor:
         """Listen at `ip:port`, `host:port` or `unix:path`; port 0 stands for any free one.
 
         max_msg_mb_size: MiB (1 to 512) that a message may have, received or sent.
         reuse_port: share the port with other gateways of this server (SO_REUSEPORT).
+        connection_age_ms: after which a client is told to connect again (GOAWAY); 0 = never.
         unread_bytes_max: of the replies that one connection has not taken yet.
         Raises: DoorError with MindSpore Serving's texts; also if a TLS file cannot be read.
         """
@@ -69,8 +88,10 @@ class GrpcDoor:
         except (AddressError, OSError) as error:
             raise DoorError(str(error)) from None
         message_bytes_max = max_msg_mb_size * limits.MIB
+        age = [("grpc.max_connection_age_ms", connection_age_ms)] if connection_age_ms else []
         server = grpc.aio.server(
             options=[
+                *age,
                 ("grpc.so_reuseport", int(reuse_port)),
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_send_message_length", message_bytes_max),
@@ -93,7 +114,7 @@ class GrpcDoor:
                 f"address {address}"
             )
         await server.start()
-        return cls(server, service, _bound(where, port))
+        return cls(server, service, _bound(where, port), port, connection_age_ms)
 
     def unread_bytes(self) -> int:
         """Bytes of replies that clients have not taken yet."""
@@ -102,6 +123,23 @@ class GrpcDoor:
     async def close(self, grace_s: float) -> None:
         """Take no new calls, let running ones finish for `grace_s` seconds, then cancel them."""
         await self._server.stop(grace_s)
+
+    async def leave(self, place: int, count: int) -> None:
+        """Leave the clients to the other gateways at this port; `close` comes after that.
+
+        place: of this one's listener among `count`. New connections go to the others from now on,
+        and those that are here grow too old: grpcio says GOAWAY to them, and serves what their
+        clients had sent before they heard of it. It has no other way to say that; when it is
+        stopped it cancels the calls that come in that moment.
+        """
+        if count < 2 or not self._port:
+            return
+        for listener in listeners_at(self._port):
+            with listener:
+                steer_away(listener, place, count)
+                await asyncio.sleep(STEER_S)
+                leave(listener, count)
+        await asyncio.sleep(self._connection_age_ms * (1 + AGE_JITTER) / 1_000)
 
 
 class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]

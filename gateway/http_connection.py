@@ -54,6 +54,8 @@ class HttpConnection(HttpToolsProtocol):
         self.is_abandoned = False
         #: done when the connection is closed and everything written has left or is lost
         self.lost: asyncio.Future[None] = self.loop.create_future()
+        #: the next reply is the last one
+        self._ends_after_next = False
         self._in_head = True
         self._declines_upgrade = False
         #: bytes since the request last got further
@@ -88,6 +90,12 @@ class HttpConnection(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.disconnected = True
         self.transport.abort()
+
+    def end_after_next(self) -> None:
+        """Close after the reply that is under way, or else after the next one; it says so."""
+        self._ends_after_next = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     # ------------------------------------------------------------ bytes out
 
@@ -212,6 +220,8 @@ class HttpConnection(HttpToolsProtocol):
         # uvicorn would parse and unquote the target, and refuse some; the grammar is not its own.
         target, self.url = self.url, b"/"
         super().on_headers_complete()
+        if self._ends_after_next and self.cycle is not None:
+            self.cycle.keep_alive = False
         self.scope["raw_path"] = target
         self.scope["mindbus"] = self  # type: ignore[typeddict-unknown-key]
 

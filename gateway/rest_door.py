@@ -43,9 +43,11 @@ class HttpHandler(Protocol):
 class RestDoor:
     """An open HTTP port. Make it with `open`, on the loop that serves it."""
 
-    def __init__(self, server: uvicorn.Server, address: str) -> None:
+    def __init__(self, server: uvicorn.Server, listener: socket.socket, address: str) -> None:
         self._server = server
         self._clock = asyncio.create_task(self._keep_date())
+        #: the socket that it listens with; another process may listen with a copy of it
+        self.listener = listener
         #: where it listens, with the real port
         self.address = address
 
@@ -58,12 +60,13 @@ class RestDoor:
         tls: TlsSettings | None = None,
         patience: Patience = DEFAULT_PATIENCE,
         *,
-        reuse_port: bool = False,
+        listener: socket.socket | None = None,
     ) -> RestDoor:
         """Listen at `ip:port` or `host:port`; port 0 stands for any free one.
 
         max_msg_mb_size: MiB (1 to 512) that a body may have; the handler's limit must be the same.
-        reuse_port: share the port with other gateways of this server (SO_REUSEPORT).
+        listener: a copy of another gateway's; both accept from one queue, so that nobody who has
+        connected is lost when one of them closes. Ours from now on, whatever happens.
         Raises: DoorError with MindSpore Serving's texts.
         """
         assert handler.body_bytes_max == max_msg_mb_size * limits.MIB, max_msg_mb_size
@@ -71,14 +74,16 @@ class RestDoor:
             where = parse_rest_address(address, zero_allowed=True)
             context = rest_context(tls) if tls else None
         except (AddressError, TlsError) as error:
+            if listener is not None:
+                listener.close()
             raise DoorError(str(error)) from None
-        listener = await _listen(where, address, reuse_port)
+        listener = listener or await _listen(where, address)
         server = uvicorn.Server(_settings(_Application(handler), context, patience))
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
         await server.startup(sockets=[listener])
         port = listener.getsockname()[1]
-        return cls(server, str(where._replace(port=port)))
+        return cls(server, listener, str(where._replace(port=port)))
 
     async def _keep_date(self) -> None:
         # uvicorn's main loop does the same, besides waiting for signals that are not its own here.
@@ -89,6 +94,19 @@ class RestDoor:
     def connections(self) -> int:
         """How many clients are connected."""
         return len(self._server.server_state.connections)
+
+    async def leave(self, idle_s: float) -> None:
+        """Leave the clients to other gateways; `close` comes after that.
+
+        idle_s: how long a connection that is kept alive may make one more request, whose reply
+        tells its client that it ends; so no client finds it closed while it sends one.
+        """
+        for listener in self._server.servers:
+            listener.close()
+        state: Any = self._server.server_state
+        for connection in list(state.connections):
+            connection.end_after_next()
+        await _wait_lost(state.connections, idle_s)
 
     async def close(self, grace_s: float) -> None:
         """Take no new connections, let running requests finish for `grace_s` seconds, then drop."""
@@ -183,8 +201,8 @@ def _settings(
     )
 
 
-async def _listen(where: TcpAddress, address: str, reuse_port: bool) -> socket.socket:
-    """A listening socket, shared only if asked; free to be taken again right after a restart."""
+async def _listen(where: TcpAddress, address: str) -> socket.socket:
+    """A listening socket; its address is free to be taken again right after a restart."""
     listener = None
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -193,8 +211,6 @@ async def _listen(where: TcpAddress, address: str, reuse_port: bool) -> socket.s
         family, kind, protocol, _, name = found[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(name)
         listener.listen(BACKLOG)
         listener.setblocking(False)

@@ -259,6 +259,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         gateways=config.gateways,
         requests_max=config.requests_max,
         ready_ms=config.ready_ms,
+        connection_age_ms=config.connection_age_ms,
         producers_addresses=config.producers_addresses,
         grace_ms=config.grace_ms,
         restarts=RestartLimits(

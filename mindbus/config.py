@@ -38,6 +38,8 @@ PORT_MAX = 65_535
 GRACE_MS_DEFAULT = 10_000
 GRACE_MS_MAX = 86_400_000
 DEVICE_LIMIT_MS_DEFAULT = 30_000
+#: gRPC (proposal A9) has servers end old connections, so that clients spread over new ones.
+CONNECTION_AGE_MS_DEFAULT = 60_000
 GATEWAYS_MAX = 64
 #: MindSpore Serving's limit of `num_parallel_workers`.
 EXTRA_WORKERS_MAX = 64
@@ -75,6 +77,7 @@ class ServeConfig:
     hang_ms: int = limits.BUDGET_MS_DEFAULT
     ready_ms: int = limits.READY_MS
     device_limit_ms: int = DEVICE_LIMIT_MS_DEFAULT
+    connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     worker_log_directory: Path | None = None
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
@@ -234,6 +237,14 @@ SETTINGS = (
         whole_number(0, GRACE_MS_MAX),
         "how long a device that is busy is tried again before its slot is given up "
         f"(default: {DEVICE_LIMIT_MS_DEFAULT})",
+    ),
+    Setting(
+        "connection_age_ms",
+        "N",
+        whole_number(0, GRACE_MS_MAX),
+        "in mode standalone gRPC clients are told to connect again after this time, so that a "
+        f"gateway can go without a failed call; 0: never (default: {CONNECTION_AGE_MS_DEFAULT})",
+        flag="--grpc-connection-age-ms",
     ),
     Setting(
         "worker_log_directory",

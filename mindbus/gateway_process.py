@@ -3,7 +3,7 @@
 `python -m mindbus.gateway_process` reads one JSON document on stdin
 
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
-     "requests_max": n, "services": ["add/1", …], "parent_pid": pid}
+     "requests_max": n, "services": ["add/1", …], "connection_age_ms": n, "parent_pid": pid}
 
 (`services`: those whose workers run already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
@@ -12,7 +12,13 @@ and takes commands, one JSON line each, on the socket whose descriptor is in MIN
      "max_msg_mb_size": 100, "tls": {…} | null, "reuse_port": false}
                                                        -> {"id": 1, "ok": true, "address": bound}
     {"id": 2, "command": "limits", "requests_max": n}  -> {"id": 2, "ok": true}
-    {"id": 3, "command": "drain", "grace_ms": n}       -> {"id": 3, "ok": true}
+    {"id": 3, "command": "drain", "grace_ms": n,
+     "leave": {"idle_ms": n, "grpc_place": [n, n]} | null}
+                                                       -> {"id": 3, "ok": true}
+
+`open_rest` may carry a listening socket as ancillary data (SCM_RIGHTS), a copy of another
+gateway's, and then has `"fds": 1`; so has the answer, with a copy of the one that it listens with.
+`leave`: other gateways listen at the same addresses, and get the clients: see `leave` of the doors.
 
 A command that fails is answered with {"id": n, "ok": false, "error": text}. After the start it
 says {"event": "started", "producers": [address, …], "workers": address | null}. The end of the
@@ -29,7 +35,9 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 import uvloop
 
@@ -47,6 +55,8 @@ from mindbus.embedded_bus import EmbeddedBus
 from protocol import limits
 from telemetry.log import configure, get_logger
 from workers.orphan import die_with_parent
+from workers.supervisor.child import FDS_MAX, RECEIVE_BYTES
+from workers.supervisor.json_lines import LineReader, encode_line
 
 log = get_logger("GATEWAY")
 
@@ -60,23 +70,15 @@ GRACE_MS_DEFAULT = 10_000
 EXIT_FAILED = 70
 
 
-class Door(Protocol):
-    """An open door of either kind."""
-
-    address: str
-
-    async def close(self, grace_s: float) -> None:
-        """Accept nothing more, finish what runs within the grace, then close."""
-
-
 class Gateway:
     """Doors around one bus. Make, use and close it on one running event loop."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         """Start the bus. Raises OSError if the broker's sockets cannot be bound."""
-        self._doors: list[Door] = []
+        self._doors: list[GrpcDoor | RestDoor] = []
         self.producers_addresses: list[str] = document["producers_addresses"]
         self.workers_address: str | None = None
+        self._connection_age_ms: int = document.get("connection_age_ms", 0)
         self._embedded: EmbeddedBus | None = None
         if document["mode"] == "embedded":
             requests_max = document.get("requests_max", limits.REQUESTS_MAX_DEFAULT)
@@ -90,25 +92,37 @@ class Gateway:
             self._bus: EmbeddedBus | RemoteBus = EmbeddedBus(switch)
             self._embedded = self._bus
         else:
-            self._bus = RemoteBus(self.producers_addresses[0])
+            self._bus = RemoteBus(self.producers_addresses[0], is_patient=True)
 
     async def open_grpc(
         self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
     ) -> str:
         """Open the gRPC door; returns the address that it got. Raises DoorError."""
         handler = MsServiceHandler(self._bus)
-        door = await GrpcDoor.open(handler, address, max_msg_mb_size, tls, reuse_port=reuse_port)
+        door = await GrpcDoor.open(
+            handler,
+            address,
+            max_msg_mb_size,
+            tls,
+            reuse_port=reuse_port,
+            connection_age_ms=self._connection_age_ms if reuse_port else 0,
+        )
         return self._opened(door)
 
     async def open_rest(
-        self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
-    ) -> str:
-        """Open the REST door; returns the address that it got. Raises DoorError."""
+        self,
+        address: str,
+        max_msg_mb_size: int,
+        tls: TlsSettings | None,
+        listener: socket.socket | None = None,
+    ) -> RestDoor:
+        """Open the REST door, perhaps with a listening socket that is there. Raises DoorError."""
         handler = RestfulHandler(self._bus, max_msg_mb_size * limits.MIB)
-        door = await RestDoor.open(handler, address, max_msg_mb_size, tls, reuse_port=reuse_port)
-        return self._opened(door)
+        door = await RestDoor.open(handler, address, max_msg_mb_size, tls, listener=listener)
+        self._opened(door)
+        return door
 
-    def _opened(self, door: Door) -> str:
+    def _opened(self, door: GrpcDoor | RestDoor) -> str:
         self._doors.append(door)
         log.info("door opened", address=door.address)
         return door.address
@@ -122,6 +136,17 @@ class Gateway:
         """Wait until a bug ended the broker; for ever if it is another process."""
         ended = asyncio.Event() if self._embedded is None else self._embedded.ended
         await ended.wait()
+
+    async def leave(self, idle_ms: int, grpc_place: tuple[int, int]) -> None:
+        """Leave the clients to other gateways, as long as that takes; then `drain`."""
+        await asyncio.gather(
+            *(
+                door.leave(*grpc_place)
+                if isinstance(door, GrpcDoor)
+                else door.leave(idle_ms / 1_000)
+                for door in self._doors
+            )
+        )
 
     async def drain(self, grace_ms: int) -> None:
         """Close the doors, let running requests finish within the grace. Idempotent."""
@@ -141,70 +166,112 @@ class Gateway:
 
 
 class CommandChannel:
-    """The supervisor's end of a gateway: commands in, answers out, a JSON line each."""
+    """The supervisor's end of a gateway: commands in, answers out, a JSON line each.
 
-    def __init__(self, gateway: Gateway, writer: asyncio.StreamWriter) -> None:
+    Not a stream of asyncio's: descriptors come and go with the lines.
+    """
+
+    def __init__(self, gateway: Gateway, channel: socket.socket) -> None:
+        """channel: non-blocking."""
         self._gateway = gateway
-        self._writer = writer
+        self._channel = channel
+        self._lines = LineReader()
+        self._fds: deque[int] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        #: The supervisor says no more.
+        self.ended = asyncio.Event()
+        self._loop.add_reader(channel, self._receive)
 
-    async def serve(self, reader: asyncio.StreamReader) -> None:
-        """Take commands until their end; each runs beside the others."""
-        while line := await reader.readline():
-            task = asyncio.get_running_loop().create_task(self._answer(json.loads(line)))
+    def _receive(self) -> None:
+        try:
+            chunk, fds, _, _ = socket.recv_fds(self._channel, RECEIVE_BYTES, FDS_MAX)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            chunk, fds = b"", []
+        self._fds.extend(fds)
+        if not chunk:
+            self._loop.remove_reader(self._channel)
+            self.ended.set()
+            return
+        for command in self._lines.receive(chunk):
+            task = self._loop.create_task(self._answer(command))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
     async def _answer(self, command: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"id": command.get("id")}
+        fds: list[int] = []
         try:
-            answer |= {"ok": True} | await self._run(command)
+            more, fds = await self._run(command)
+            answer |= {"ok": True} | more
         except (DoorError, OSError, KeyError, ValueError, TypeError) as error:
             answer |= {"ok": False, "error": str(error)}
-        say(self._writer, answer)
+        self.say(answer, fds)
 
-    async def _run(self, command: dict[str, Any]) -> dict[str, Any]:
+    async def _run(self, command: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        """What to add to the answer, and the descriptors that go with it."""
+        gateway = self._gateway
         match command["command"]:
-            case "open_grpc" | "open_rest" as name:
-                tls = TlsSettings.from_document(command.get("tls"))
-                opener = getattr(self._gateway, name)
-                size, shared = command["max_msg_mb_size"], command.get("reuse_port", False)
-                address = await opener(command["address"], size, tls, shared)
-                return {"address": address}
+            case "open_grpc":
+                tls, size = (
+                    TlsSettings.from_document(command.get("tls")),
+                    command["max_msg_mb_size"],
+                )
+                is_shared = command.get("reuse_port", False)
+                return {
+                    "address": await gateway.open_grpc(command["address"], size, tls, is_shared)
+                }, []
+            case "open_rest":
+                tls, size = (
+                    TlsSettings.from_document(command.get("tls")),
+                    command["max_msg_mb_size"],
+                )
+                listener = self._take_listener() if command.get("fds") else None
+                door = await gateway.open_rest(command["address"], size, tls, listener)
+                return {"address": door.address, "fds": 1}, [door.listener.fileno()]
             case "limits":
-                self._gateway.set_requests_max(command["requests_max"])
+                gateway.set_requests_max(command["requests_max"])
             case "drain":
-                await self._gateway.drain(command["grace_ms"])
+                if leave := command.get("leave"):
+                    await gateway.leave(leave["idle_ms"], tuple(leave["grpc_place"]))
+                await gateway.drain(command["grace_ms"])
             case name:
                 raise ValueError(f"command {name!r} is unknown")
-        return {}
+        return {}, []
 
+    def _take_listener(self) -> socket.socket:
+        listener = socket.socket(fileno=self._fds.popleft())
+        listener.setblocking(False)
+        return listener
 
-def say(writer: asyncio.StreamWriter, line: dict[str, Any]) -> None:
-    """Send one line to the supervisor."""
-    writer.write(json.dumps(line).encode() + b"\n")
+    def say(self, line: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send one line to the supervisor; it is small, and the supervisor always reads."""
+        with contextlib.suppress(ConnectionError, BlockingIOError):
+            socket.send_fds(self._channel, [encode_line(line)], list(fds))
 
 
 async def serve(document: dict[str, Any], channel: socket.socket) -> int:
     """Run a gateway until its commands end or SIGTERM drained it. Returns the exit code."""
-    reader, writer = await asyncio.open_connection(sock=channel)
+    channel.setblocking(False)
     try:
         gateway = Gateway(document)
     except OSError as error:
         log.error("gateway could not start", error=str(error))
-        say(writer, {"event": "failed", "error": str(error)})
-        await writer.drain()
+        channel.send(encode_line({"event": "failed", "error": str(error)}))
         return 3
-    commands = CommandChannel(gateway, writer)
+    commands = CommandChannel(gateway, channel)
     terminated = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
-    started = {
-        "event": "started",
-        "producers": gateway.producers_addresses,
-        "workers": gateway.workers_address,
-    }
-    say(writer, started)
-    ends = asyncio.create_task(commands.serve(reader))
+    commands.say(
+        {
+            "event": "started",
+            "producers": gateway.producers_addresses,
+            "workers": gateway.workers_address,
+        }
+    )
+    ends = asyncio.create_task(commands.ended.wait())
     stops = asyncio.create_task(terminated.wait())
     fails = asyncio.create_task(gateway.wait_failed())
     await asyncio.wait((ends, stops, fails), return_when=asyncio.FIRST_COMPLETED)
@@ -214,9 +281,6 @@ async def serve(document: dict[str, Any], channel: socket.socket) -> int:
     for task in (ends, stops, fails):
         task.cancel()
     await gateway.close()
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
     return code
 
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from mindbus.config import add_run_directory, read_run_directory
-from mindbus.runtime_client import RuntimeClient
+from mindbus.runtime_client import RefusedError, RuntimeClient
 from mindbus.status_table import progress_line
+from mindbus.version_watch import VersionWatch, look_at_versions
 from workers.supervisor.roll import MODES
 from workers.supervisor.roll_plan import MIN_READY_DEFAULT, SETTLE_MS_DEFAULT
 
@@ -20,6 +21,9 @@ EXIT_FAILED = 1
 
 #: How often the server is asked how far it is.
 POLL_S = 0.1
+
+#: How often `--watch` looks; a version is rolled out after two looks.
+WATCH_INTERVAL_S_DEFAULT = 5.0
 
 HOW = """\
 One worker at a time, while everything keeps answering. By surge: start the new one, wait until it
@@ -60,6 +64,21 @@ def add_parsers(commands: Any) -> None:
         RESTART_DESCRIPTION,
     )
     restart.add_argument("servable", nargs="?", metavar="SERVABLE", help="default: every servable")
+    others = restart.add_mutually_exclusive_group()
+    others.add_argument(
+        "--gateways",
+        dest="kind",
+        action="store_const",
+        const="gateway",
+        help="the gateways instead of the workers (mode standalone)",
+    )
+    others.add_argument(
+        "--broker",
+        dest="kind",
+        action="store_const",
+        const="broker",
+        help="the broker instead of the workers (mode standalone)",
+    )
     reload = _add_parser(
         commands,
         "reload",
@@ -80,6 +99,18 @@ def add_parsers(commands: Any) -> None:
         type=int,
         metavar="PERCENT",
         help="one worker only, which gets this share of the requests for version 0",
+    )
+    reload.add_argument(
+        "--watch",
+        action="store_true",
+        help="stay, and go to each newer version directory once it has been copied",
+    )
+    reload.add_argument(
+        "--interval-s",
+        type=float,
+        default=WATCH_INTERVAL_S_DEFAULT,
+        metavar="S",
+        help=f"how often --watch looks (default: {WATCH_INTERVAL_S_DEFAULT:g})",
     )
     for name, text, description in (
         ("promote", "take every worker to the canary's version", PROMOTE_DESCRIPTION),
@@ -126,7 +157,15 @@ def _add_parser(commands: Any, name: str, text: str, description: str) -> argpar
     )
     parser.add_argument("--dry-run", action="store_true", help="show the plan, do nothing")
     add_run_directory(parser)
-    parser.set_defaults(run=run, parser=parser, command=name, version_number=0, canary=None)
+    parser.set_defaults(
+        run=run,
+        parser=parser,
+        command=name,
+        version_number=0,
+        canary=None,
+        kind="worker",
+        watch=False,
+    )
     return parser
 
 
@@ -140,6 +179,7 @@ def run(flags: argparse.Namespace) -> int:
     """Begin a roll and follow it. Returns the exit code."""
     directory = read_run_directory(vars(flags), os.environ)
     request = {
+        "kind": flags.kind or "worker",
         "servable": flags.servable,
         "version": flags.version_number,
         "canary_percent": flags.canary,
@@ -149,11 +189,40 @@ def run(flags: argparse.Namespace) -> int:
         "is_dry_run": flags.dry_run,
     }
     with RuntimeClient(directory) as client:
+        if flags.watch:
+            return _watch(client, flags, request)
         plan = client.roll(flags.command, request)
         if flags.dry_run:
             print("\n".join(plan_lines(plan)))
             return EXIT_OK
         return _follow(client, sys.stdout)
+
+
+def _watch(client: RuntimeClient, flags: argparse.Namespace, request: dict[str, Any]) -> int:
+    """Roll out each newer version that appears, until somebody ends it."""
+    slots = [slot for slot in client.status()["slots"] if slot["servable"] == flags.servable]
+    if not slots:
+        raise RefusedError(f"no worker serves {flags.servable!r}")
+    directory = slots[0]["servable_directory"]
+    watch = VersionWatch(max(slot["version"] for slot in slots))
+    print(f"watching {directory}/{flags.servable}", flush=True)
+    while True:
+        version = watch.look(look_at_versions(directory, flags.servable))
+        if version is not None:
+            _roll_out(client, watch, {**request, "version": version})
+        time.sleep(flags.interval_s)
+
+
+def _roll_out(client: RuntimeClient, watch: VersionWatch, request: Mapping[str, Any]) -> None:
+    version = request["version"]
+    try:
+        client.roll("reload", request)
+    except RefusedError as error:
+        print(f"mindbus: version {version}: {error}", file=sys.stderr, flush=True)
+        return  # another roll, perhaps: it is tried again
+    print(f"version {version}", flush=True)
+    outcome = watch.succeeded if _follow(client, sys.stdout) == EXIT_OK else watch.failed
+    outcome(version)
 
 
 def plan_lines(plan: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from mindbus.config import EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
+from mindbus.config import CONNECTION_AGE_MS_DEFAULT, EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
 from mindbus.mindspore_check import library_environment
 from mindbus.servables import ServableLaunch, check_servable, worker_document, worker_slot
 from protocol import limits
@@ -84,6 +84,7 @@ class ServerSettings:
     gateways: int = 1
     requests_max: int = limits.REQUESTS_MAX_DEFAULT
     ready_ms: int = limits.READY_MS
+    connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
@@ -282,7 +283,7 @@ class Server:
             self.settings.mode,
             self.settings.restarts,
             random.Random(),  # noqa: S311 - spreads restarts, keeps no secret
-            is_shared=self.settings.gateways > 1,
+            is_shared=self.settings.mode == STANDALONE,
             hang=self.settings.hang,
         )
         supervisor.start()
@@ -307,7 +308,8 @@ class Server:
         if self.settings.mode == EMBEDDED:
             embedded = {**document, "mode": "embedded"}
             return [ChildSpec("gateway/0", GATEWAY, commands.gateway, embedded, CONTROL_FD)]
-        remote = {**document, "mode": "remote"}
+        age_ms = self.settings.connection_age_ms
+        remote = {**document, "mode": "remote", "connection_age_ms": age_ms}
         broker = {**document, "grace_ms": self.settings.grace_ms}
         return [
             ChildSpec("broker/0", BROKER, commands.broker, broker, REPORT_FD),

@@ -7,6 +7,8 @@ Rule 2: while there is no connection a request waits, unsent, for `patience_ms` 
 fails with `broker_lost`. The pause of a broker's restart is so bridged, and nothing hangs.
 Rule 3: when the connection breaks, what was sent fails at once with `broker_lost`: nobody knows
 whether it ran. What was not sent yet waits for the next connection.
+Rule 3a: a broker that drains refuses what is new, and has not run it. Who sent it may `hold`: what
+is submitted from then on waits for the next broker, for `drain_patience_ms`.
 Rule 4: the broker answers deadlines. This end only holds a net below: a request without a reply
 `slack_ms` after its deadline fails here with `deadline_exceeded`.
 Rule 5: a reply to a request that has ended is dropped and counted.
@@ -42,13 +44,15 @@ class ClientSettings:
     """What a client session is told once.
 
     requests_max: outstanding requests; one more is refused at once with `queue_full`.
-    patience_ms: how long a request waits for a connection. slack_ms: how long after its deadline
+    patience_ms: how long a request waits for a connection. drain_patience_ms: the same while the
+    broker drains, for as long as its grace and a start take. slack_ms: how long after its deadline
     the broker's own DEADLINE_EXCEEDED may still be on its way.
     """
 
     requests_max: int = 65_536
     budget_ms_default: int = limits.BUDGET_MS_DEFAULT
     patience_ms: int = 2_000
+    drain_patience_ms: int = 15_000
     slack_ms: int = 2_000
 
 
@@ -87,6 +91,8 @@ class ClientSession:
         self._bucket_heap: list[int] = []
         #: request id -> (when it is overdue once it is sent, its message), in submission order
         self._waiting: dict[int, tuple[int, list[Buffer]]] = {}
+        #: the broker drains: nothing more is sent to it
+        self._is_held = False
         self._request_id = 0
         self._story: deque[tuple[Any, ...]] = deque(maxlen=STORY_LENGTH)
 
@@ -122,7 +128,9 @@ class ClientSession:
             self._add(request_id, net_ns)
             self.outbox.append(message)
         else:
-            patience_ms = min(self.settings.patience_ms, budget_ms)
+            settings = self.settings
+            patience_ms = settings.drain_patience_ms if self._is_held else settings.patience_ms
+            patience_ms = min(patience_ms, budget_ms)
             self._add(request_id, now_ns + patience_ms * NS_PER_MS)
             self._waiting[request_id] = (net_ns, message)
         return request_id
@@ -142,11 +150,22 @@ class ClientSession:
             return
         self._story.append(("connected", len(self._waiting)))
         self.is_connected = True
+        self._is_held = False
         for request_id, (net_ns, message) in self._waiting.items():
             self._end(request_id)
             self._add(request_id, net_ns)
             self.outbox.append(message)
         self._waiting.clear()
+
+    def hold(self) -> None:
+        """The broker drains: send it nothing more, and wait for the one that comes after it.
+
+        Replies to what was sent before still come. Nothing happens without a connection.
+        """
+        if self.is_connected:
+            self._story.append(("hold", len(self._outstanding)))
+            self.is_connected = False
+            self._is_held = True
 
     def broker_lost(self) -> None:
         """The connection broke: rule 3."""

@@ -12,7 +12,7 @@ import uvloop
 
 from gateway.remote_bus import RemoteBus
 from protocol import head as heads
-from protocol import native, status
+from protocol import limits, native, status
 from protocol.client_session import ClientSettings
 from protocol.errors import RequestError
 from tests.gateway.fakes import FakeBroker, fake_broker, in_thread, reply_head
@@ -252,5 +252,48 @@ def test_nothing_stays_open_after_close() -> None:
             await bus.close()
             await bus.close()
         assert open_files() == before
+
+    asyncio.run(play())
+
+
+def test_what_a_draining_broker_refuses_goes_to_the_next_one() -> None:
+    async def play() -> None:
+        with fake_broker() as broker:
+            bus = RemoteBus(broker.address, is_patient=True)
+            assert await bus.wait_connected(10)
+            calls = [asyncio.create_task(bus.request(HEAD, [b"0"]))]
+            broker.fail(await in_thread(broker.receive), "draining", "it goes down")
+            while bus.session.is_connected:
+                await asyncio.sleep(0)
+            calls += [asyncio.create_task(bus.request(HEAD, [b"%d" % i])) for i in (1, 2)]
+            await asyncio.sleep(0)
+            broker.stop()
+            broker.start()
+            asked = [await in_thread(broker.receive) for _ in calls]
+            assert sorted(one.frames[0] for one in asked) == [b"0", b"1", b"2"]
+            assert len({one.head.request_id for one in asked}) == 3
+            assert 0 < asked[0].head.budget_ms <= limits.BUDGET_MS_DEFAULT
+            for one in asked:
+                broker.reply(one.client, (one.head.request_id, OK, [b"re " + one.frames[0]]))
+            replies = [await call for call in calls]
+            assert [frames for _, frames in replies] == [[b"re %d" % i] for i in range(3)]
+            bus.session.check_invariants()
+            await bus.close()
+
+    asyncio.run(play())
+
+
+def test_what_a_draining_broker_refuses_does_not_outlive_its_budget() -> None:
+    async def play() -> None:
+        with fake_broker() as broker:
+            bus = RemoteBus(broker.address, is_patient=True)
+            assert await bus.wait_connected(10)
+            short = heads.pack(heads.unpack(HEAD)._replace(budget_ms=200))
+            call = asyncio.create_task(bus.request(short, [b"x"]))
+            broker.fail(await in_thread(broker.receive), "draining", "it goes down")
+            head, frames = await asyncio.wait_for(call, 10)
+            assert head[heads.STATUS_OFFSET] == status.UNAVAILABLE
+            assert native.decode_failure(frames).reason == "broker_lost"
+            await bus.close()
 
     asyncio.run(play())

@@ -460,6 +460,54 @@ def test_closing_lets_running_requests_finish_and_takes_no_more(run) -> None:  #
     on_door(scene, run)
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_door_whose_place_is_taken_answers_one_more_request_and_says_that_it_ends(run) -> None:  # type: ignore[no-untyped-def]
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(POST % (b"/first", 1, b"x"))
+        _, headers, _ = await read_reply(reader)
+        assert b"connection" not in headers
+        leaving = asyncio.create_task(door.leave(8))
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionRefusedError):
+            await connect(door)
+        writer.write(POST % (b"/last", 1, b"x"))
+        _, headers, body = await read_reply(reader)
+        assert (headers[b"connection"], body) == (b"close", b'["POST", "/last", 1]')
+        assert await reader.read() == b""
+        await leaving
+        writer.close()
+
+    on_door(scene, run)
+
+
+def test_a_connection_that_makes_no_further_request_is_closed_in_the_end() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        await door.leave(0.1)
+        await door.close(5)
+        assert await reader.read() == b""
+        writer.close()
+
+    on_door(scene)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_two_doors_accept_from_one_queue_and_either_may_close(run) -> None:  # type: ignore[no-untyped-def]
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        other_echo = Echo()
+        copy = door.listener.dup()
+        other = await RestDoor.open(other_echo, door.address, 1, listener=copy)
+        assert other.address == door.address
+        await door.close(0)
+        for _ in range(3):
+            assert (await ask(door, POST % (b"/x", 1, b"x")))[2] == b'["POST", "/x", 1]'
+        assert (len(echo.asked), len(other_echo.asked)) == (0, 3)
+        await other.close(0)
+
+    on_door(scene, run)
+
+
 def test_closing_drops_what_outlasts_the_grace() -> None:
     async def scene(echo: Echo, door: RestDoor) -> None:
         _, writer = await connect(door)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from mindbus.bus_client import BusClient
 from mindbus.bus_errors import BusError
 from tests.processes.probe import broker_stats
 from tests.processes.scale import reload, serving, slots_of, write_version
-from tests.processes.server_process import ServerProcess
+from tests.processes.server_process import CHECKOUT, ServerProcess
 from tests.processes.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -202,3 +204,36 @@ def test_a_killed_gateway_learns_the_shares_again(tmp_path: Path) -> None:
             answers = [client.infer("scale", "scale", {"x": x})[0]["y"][0] for _ in range(30)]
         assert set(answers) == {10, 100}
         roll.join()
+
+
+@pytest.mark.shows("F25")
+def test_a_watch_rolls_out_what_appears_and_leaves_alone_what_fails(tmp_path: Path) -> None:
+    write_version(tmp_path, 1)
+    with serving(tmp_path) as (server, load):
+        watching = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mindbus", "reload", "scale", "--watch"),
+                *("--interval-s", "0.2", "--settle-ms", "0"),
+                *("--run-directory", str(server.run_directory)),
+            ],
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            write_version(tmp_path, 2)
+            wait_until(lambda: load.factors[100] >= 10, 60)
+            write_version(tmp_path, 3)
+            (tmp_path / "scale" / "3" / "scale.json").write_text("no model")
+            wait_until(lambda: str(server.status()["roll"]["failure"]).startswith("slot scale/3"))
+            write_version(tmp_path, 4)
+            wait_until(lambda: load.factors[10_000] >= 10, 60)
+        finally:
+            watching.send_signal(signal.SIGINT)
+            said, errors = watching.communicate(timeout=30)
+        assert watching.returncode == 130
+        assert said.splitlines()[0] == f"watching {tmp_path}/scale"
+        assert "the roll stopped: slot scale/3/device0 failed, phase STARTING" in errors
+        load.stop()
+        assert load.failures == []

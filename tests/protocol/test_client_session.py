@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -260,6 +261,34 @@ def test_closing_without_a_connection_fails_what_waits_and_sends_nothing() -> No
     session.close("closed")
     assert reasons(session.completed) == [(1, "broker_lost", status.UNAVAILABLE)]
     assert session.outbox == []
+    session.check_invariants()
+
+
+def test_a_session_that_holds_sends_nothing_more_and_still_takes_replies(
+    session: ClientSession,
+) -> None:
+    sent = session.submit(request(), [b"a"], 0)
+    session.outbox.clear()
+    session.hold()
+    waiting = session.submit(request(), [b"b"], 0)
+    assert session.outbox == []
+    session.receive([reply(sent), b"x"], 1)
+    assert [done.request_id for done in session.completed] == [sent]
+    session.broker_lost()
+    session.connected()
+    assert [heads.unpack(bytes(m[0])).request_id for m in session.outbox] == [waiting]
+
+
+def test_what_is_held_waits_longer_than_without_a_connection_but_not_beyond_its_budget() -> None:
+    session = ClientSession(replace(SETTINGS, drain_patience_ms=600))
+    session.connected()
+    session.hold()
+    session.submit(request(budget_ms=5_000), [b"a"], 0)
+    session.submit(request(budget_ms=300), [b"b"], 0)
+    session.handle_timer(300 * NS_PER_MS + BUCKET_NS)
+    assert [done[0] for done in reasons(session.completed)] == [2]
+    session.handle_timer(600 * NS_PER_MS + BUCKET_NS)
+    assert [done[0] for done in reasons(session.completed)] == [2, 1]
     session.check_invariants()
 
 

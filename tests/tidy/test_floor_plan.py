@@ -51,6 +51,7 @@ SHELLS = {
     "broker/__main__.py",
     "broker/switch.py",
     "gateway/grpc_door.py",
+    "gateway/reuse_port.py",
     "gateway/http_connection.py",
     "gateway/remote_bus.py",
     "gateway/rest_door.py",

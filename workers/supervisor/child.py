@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,9 @@ DOCUMENT_BYTES_MAX = 65_536
 
 #: Bytes taken from a channel at once.
 RECEIVE_BYTES = 65_536
+
+#: Descriptors that come with them, at most.
+FDS_MAX = 4
 
 #: The directory that holds our packages: a checkout, or site-packages.
 CODE_ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +127,8 @@ class Child:
         ours.setblocking(False)
         self._channel = ours
         self._lines = LineReader()
+        #: Descriptors that came, oldest first.
+        self._fds: deque[int] = deque()
         self.pid = self._process.pid
         try:
             self.pidfd = os.pidfd_open(self.pid)
@@ -148,15 +154,24 @@ class Child:
     def receive(self) -> list[dict[str, Any]] | None:
         """What the child said since the last call; None when it closed its end.
 
+        A line that came with a descriptor has it as `fd`, which is the caller's from now on.
+
         Raises: LineError.
         """
         try:
-            chunk = self._channel.recv(RECEIVE_BYTES)
+            chunk, fds, _, _ = socket.recv_fds(self._channel, RECEIVE_BYTES, FDS_MAX)
         except BlockingIOError:
             return []
         except ConnectionResetError:
             return None
-        return self._lines.receive(chunk) if chunk else None
+        self._fds.extend(fds)
+        if not chunk:
+            return None
+        lines = self._lines.receive(chunk)
+        for line in lines:
+            if line.get("fds") and self._fds:
+                line["fd"] = self._fds.popleft()
+        return lines
 
     def receive_last(self) -> list[dict[str, Any]]:
         """Everything that a dead child still had to say. Raises LineError."""
@@ -165,11 +180,14 @@ class Child:
             said += lines
         return said
 
-    def send(self, command: Mapping[str, Any]) -> None:
-        """Give a command. Raises ChannelError; a command is small and never sent in part."""
-        line = encode_line(command)
+    def send(self, command: Mapping[str, Any], fd: int | None = None) -> None:
+        """Give a command, perhaps with a copy of a descriptor.
+
+        Raises ChannelError; a command is small and never sent in part.
+        """
+        line = encode_line(command if fd is None else {**command, "fds": 1})
         try:
-            sent = self._channel.send(line)
+            sent = socket.send_fds(self._channel, [line], [] if fd is None else [fd])
         except OSError as error:
             raise ChannelError(f"{self.spec.slot}: {error}") from None
         if sent != len(line):
@@ -203,6 +221,8 @@ class Child:
         returncode = self._process.wait()
         os.close(self.pidfd)
         self._channel.close()
+        while self._fds:
+            os.close(self._fds.popleft())
         self._close_page()
         return returncode
 

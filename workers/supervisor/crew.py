@@ -77,6 +77,8 @@ class Crew:
         self._observer = observer
         #: Commands that every gateway, also one that starts later, must have been given.
         self._standing_commands: dict[str, Mapping[str, Any]] = {}
+        #: Copies of the sockets that doors listen with, by the command that opens one.
+        self._listeners: dict[str, int] = {}
 
     def add(self, specs: Sequence[ChildSpec], generation: int = 0) -> None:
         """Have more slots; the policy fills them. REQUIRES: their names are new.
@@ -242,7 +244,11 @@ class Crew:
     def _take_reply(self, member: Member, reply: dict[str, Any]) -> None:
         if reply["id"] == DRAIN_ID:
             member.is_serving = False
+            if member.leaves_when_drained:
+                self.tell_to_leave(member, time.monotonic_ns())
             return
+        if "fd" in reply:
+            self._keep_listener(self.doors.kind_asked(reply), reply["fd"])
         self.doors.receive_reply(reply)
         self.flush_doors()
 
@@ -259,7 +265,7 @@ class Crew:
         doors = self.doors
         while doors.outbox:
             gateway, command = doors.outbox.pop(0)
-            self._send(self.members[gateway], command)
+            self._send(self.members[gateway], command, self._listeners.get(command["command"]))
         while doors.broken:
             gateway, error = doors.broken.pop(0)
             log.error("door cannot be opened again", slot=gateway, error=error)
@@ -280,11 +286,24 @@ class Crew:
         self._note_ready(member, time.monotonic_ns())
         self._observer.doors_changed()
 
-    def _send(self, member: Member, command: Mapping[str, Any]) -> None:
+    def _keep_listener(self, kind: str | None, fd: int) -> None:
+        """Keep a copy of a listening socket: who connects meanwhile waits for the next gateway."""
+        command = f"open_{kind}"
+        if kind is None or command in self._listeners:
+            os.close(fd)
+        else:
+            self._listeners[command] = fd
+
+    def close_listeners(self) -> None:
+        """Listen no more ourselves; what gateways have is theirs."""
+        while self._listeners:
+            os.close(self._listeners.popitem()[1])
+
+    def _send(self, member: Member, command: Mapping[str, Any], fd: int | None = None) -> None:
         if member.child is None:
             return
         try:
-            member.child.send(command)
+            member.child.send(command, fd)
         except ChannelError as error:
             log.error("child takes no commands", slot=member.slot.name, error=str(error))
             member.child.kill()
@@ -357,10 +376,16 @@ class Crew:
 
     # ------------------------------------------------------------ going down
 
-    def close_doors(self, member: Member, grace_ms: int, now_ns: int) -> None:
-        """Tell a gateway to finish what is in flight and take nothing new. REQUIRES: READY."""
+    def close_doors(
+        self, member: Member, grace_ms: int, now_ns: int, leave: Mapping[str, Any] | None = None
+    ) -> None:
+        """Tell a gateway to finish what is in flight and take nothing new. REQUIRES: READY.
+
+        leave: how it leaves its clients to other gateways first, see `gateway_process`.
+        """
         member.slot.apply(slots.TERMINATED, now_ns)
-        self._send(member, {"id": DRAIN_ID, "command": "drain", "grace_ms": grace_ms})
+        command = {"id": DRAIN_ID, "command": "drain", "grace_ms": grace_ms, "leave": leave}
+        self._send(member, command)
 
     def tell_to_leave(self, member: Member, now_ns: int) -> None:
         """Tell a process that serves nobody any more to go. Idempotent."""

@@ -32,7 +32,9 @@ class Door:
     """One address that clients come in by.
 
     bound: the address it has, None until a gateway could open it. open_at, asking: gateways that
-    have it open, and that were asked and have not answered.
+    have it open, and that were asked and have not answered. listeners: those that have it open, in
+    the order in which the kernel keeps listeners that share a port: who goes leaves its place to
+    the last one. A guess where two opened it at once; nothing breaks if it is wrong.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Door:
     bound: str | None = None
     is_settled: bool = False
     open_at: set[str] = field(default_factory=set)
+    listeners: list[str] = field(default_factory=list)
     asking: set[str] = field(default_factory=set)
 
 
@@ -102,6 +105,9 @@ class DoorTable:
         self._asked = {key: asked for key, asked in self._asked.items() if asked[0] != gateway}
         for door in self._doors.values():
             door.open_at.discard(gateway)
+            if gateway in door.listeners:
+                door.listeners[door.listeners.index(gateway)] = door.listeners[-1]
+                door.listeners.pop()
             door.asking.discard(gateway)
         self._advance()
 
@@ -115,6 +121,7 @@ class DoorTable:
         door.asking.discard(gateway)
         if reply.get("ok"):
             door.open_at.add(gateway)
+            door.listeners.append(gateway)
             if door.bound is None:
                 door.bound = str(reply.get("address") or door.address)
         elif door.is_settled:
@@ -123,6 +130,18 @@ class DoorTable:
             del self._doors[door.kind]
             self.settled.append(Settled(door.kind, None, str(reply.get("error"))))
         self._advance()
+
+    def place(self, kind: str, gateway: str) -> tuple[int, int]:
+        """Which of how many listeners of a door is a gateway's; (0, 0) if it has none."""
+        door = self._doors.get(kind)
+        if door is None or gateway not in door.listeners:
+            return 0, 0
+        return door.listeners.index(gateway), len(door.listeners)
+
+    def kind_asked(self, reply: Mapping[str, Any]) -> str | None:
+        """The kind of the door that a reply is about; None if nothing was asked."""
+        asked = self._asked.get(reply.get("id", 0))
+        return asked[1] if asked else None
 
     def is_complete(self, gateway: str) -> bool:
         """Whether a gateway is here and has every settled door open."""

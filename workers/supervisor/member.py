@@ -48,6 +48,8 @@ class Member:
         self.is_serving = False
         #: Commands were ended, or SIGTERM was sent, because the server goes down.
         self.is_told_to_leave = False
+        #: A gateway whose place another one has taken.
+        self.leaves_when_drained = False
 
     @property
     def presence(self) -> ChildPresence:
@@ -79,6 +81,7 @@ class Member:
         self.producers = []
         self.is_serving = False
         self.is_told_to_leave = False
+        self.leaves_when_drained = False
 
     def status(self, now_ns: int) -> dict[str, Any]:
         """One line of the status: plain values."""
@@ -88,6 +91,7 @@ class Member:
             "kind": self.spec.kind,
             "servable": self.spec.servable or None,
             "version": self.spec.version or None,
+            "servable_directory": self.spec.document.get("servable_directory"),
             "device": self.device or self.spec.device,
             "state": slot.state,
             "pid": self.child.pid if self.child else None,

@@ -166,7 +166,8 @@ def _limit_ns(slot: SlotSnapshot, limits: RestartLimits) -> int | None:
     if slot.is_killed:
         return None
     if slot.state == DRAINING:
-        return slot.since_ns + limits.drain_limit_ms * NS_PER_MS
+        limit_ms = limits.drain_limit_ms + slot.drain_allowance_ms
+        return slot.since_ns + limit_ms * NS_PER_MS
     if slot.state == STARTING and limits.start_limit_ms is not None:
         return slot.since_ns + limits.start_limit_ms * NS_PER_MS
     return None

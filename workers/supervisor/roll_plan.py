@@ -8,6 +8,7 @@ from typing import Any
 
 from workers.supervisor import slot as slots
 from workers.supervisor.roll import IN_PLACE, MODES, SURGE, Replacement
+from workers.supervisor.stop_policy import BROKER, KINDS, WORKER
 
 #: Behind a slot's name: the second place on the same device, which a surge uses in turn.
 TWIN_MARK = "~"
@@ -38,12 +39,14 @@ class RollError(Exception):
 class RollRequest:
     """What a roll is asked to be. servable: None = every one. mode: None = see `plan_roll`.
 
+    kind: of the processes that a restart replaces: WORKER, GATEWAY or BROKER.
     version: of a reload; 0 = the newest that is there. canary_percent: of a reload that replaces
     one worker and lets the other version have so much of version 0; None = all are replaced.
     min_ready: workers of each service that stay READY at any moment. is_dry_run: plan only.
     """
 
     command: str = RESTART
+    kind: str = WORKER
     servable: str | None = None
     version: int = 0
     canary_percent: int | None = None
@@ -63,16 +66,22 @@ def read_roll(command: Mapping[str, Any]) -> RollRequest:
         raise RollError(f"servable {servable!r} is not a text")
     if mode is not None and mode not in MODES:
         raise RollError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+    kind = command.get("kind", WORKER)
+    if kind not in KINDS:
+        raise RollError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
+    if kind != WORKER and (servable is not None or name != RESTART):
+        raise RollError(f"a {kind} belongs to no servable")
     percent = command.get("canary_percent")
     if percent is not None and (type(percent) is not int or not 1 <= percent <= CANARY_PERCENT_MAX):
         raise RollError(f"canary_percent {percent!r} is not an integer in 1..{CANARY_PERCENT_MAX}")
     return RollRequest(
         name,
+        kind,
         servable,
         _count(command, "version", 0) if name == RELOAD else 0,
         percent if name == RELOAD else None,
         mode,
-        _count(command, "min_ready", MIN_READY_DEFAULT),
+        0 if kind == BROKER else _count(command, "min_ready", MIN_READY_DEFAULT),
         _count(command, "settle_ms", SETTLE_MS_DEFAULT),
         command.get("is_dry_run") is True,
     )

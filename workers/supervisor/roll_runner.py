@@ -11,6 +11,7 @@ from workers.servable.loader import resolve_version
 from workers.supervisor import slot as slots
 from workers.supervisor.child import ChildSpec
 from workers.supervisor.crew import Crew
+from workers.supervisor.door_table import GRPC
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
 from workers.supervisor.roll import Begin, Drain, Forget, Replacement, Roll, Withdraw
@@ -23,17 +24,22 @@ from workers.supervisor.roll_plan import (
     RollRequest,
     plan_roll,
 )
-from workers.supervisor.stop_policy import WORKER
+from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER, doors_grace_ms
 from workers.supervisor.version_shares import Change, VersionShares
 from workers.supervisor.worker_log import log_file_name
 
 log = get_logger("SERVING")
 
+#: How long a connection that is kept alive may make one more request at a gateway that goes.
+IDLE_MS = 2_000
+
 
 class RollRunner:
     """The roll that runs, or the last one. All calls come from the supervisor's thread."""
 
-    def __init__(self, crew: Crew, losses: LossReporter) -> None:
+    def __init__(self, crew: Crew, losses: LossReporter, drain_limit_ms: int) -> None:
+        """drain_limit_ms: after which a process that drains is killed."""
+        self._drain_limit_ms = drain_limit_ms
         self.versions = VersionShares(crew, losses)
         self._crew = crew
         self._roll: Roll | None = None
@@ -55,7 +61,7 @@ class RollRunner:
         """Begin to replace workers; returns the plan. Raises: RollError."""
         if self._roll is not None and not self._roll.is_over:
             raise RollError(f"another roll is under way and waits for slot {self._roll.waits_for}")
-        there = self._members_of(asked.servable)
+        there = self._members_of(asked)
         version, members = None, there
         if asked.command != RESTART:
             version, members = self._way_to(asked, there)
@@ -95,10 +101,13 @@ class RollRunner:
         self._roll.cancel()
         log.info("roll cancelled by order")
 
-    def _members_of(self, servable: str | None) -> list[Member]:
+    def _members_of(self, asked: RollRequest) -> list[Member]:
+        servable = asked.servable
+        if asked.kind != WORKER:
+            self._check_infrastructure(asked.kind)
         members = [
             member
-            for member in self._crew.of_kind(WORKER)
+            for member in self._crew.of_kind(asked.kind)
             if servable is None or member.spec.servable == servable
             if not member.is_dismissed
             if not member.slot.is_gone or member.slot.state in slots.GIVEN_UP
@@ -114,6 +123,19 @@ class RollRunner:
                     "twice: kill it, and the group is started again"
                 )
         return members
+
+    def _check_infrastructure(self, kind: str) -> None:
+        """Raises RollError where gateways or broker cannot be replaced one by one."""
+        if not self._crew.of_kind(BROKER):
+            raise RollError(
+                f"the {kind} cannot be restarted in mode embedded: the broker is inside of the "
+                "gateway, and what waits there would be lost; serve with --mode standalone"
+            )
+        address = self._crew.doors.addresses().get(GRPC, "")
+        if kind == GATEWAY and address.startswith("unix:"):
+            raise RollError(
+                f"gateways cannot be restarted one by one: two of them cannot listen at {address}"
+            )
 
     # ------------------------------------------------------------ to another version
 
@@ -239,7 +261,18 @@ class RollRunner:
         self._terminate(member, now_ns)
 
     def _terminate(self, member: Member, now_ns: int) -> None:
-        if member.child is not None and member.slot.state != slots.DRAINING:
+        if member.child is None or member.slot.state == slots.DRAINING:
+            return
+        if member.spec.kind == GATEWAY and member.slot.state == slots.READY:
+            member.leaves_when_drained = True
+            # It waits until its clients' connections have grown too old (`gateway.grpc_door`).
+            age_ms = int(member.spec.document.get("connection_age_ms", 0))
+            member.slot.allow_drain(2 * age_ms + IDLE_MS)
+            place = self._crew.doors.place(GRPC, member.slot.name)
+            leave = {"idle_ms": IDLE_MS, "grpc_place": place}
+            grace_ms = doors_grace_ms(self._drain_limit_ms)
+            self._crew.close_doors(member, grace_ms, now_ns, leave)
+        else:
             self._crew.terminate(member, now_ns)
 
     def _extra_workers_without(self, member: Member) -> list[Member]:
@@ -328,6 +361,11 @@ def _successor_spec(spec: ChildSpec, slot: str, version: int | None) -> ChildSpe
 
 
 def _candidate(member: Member, is_reload: bool) -> Candidate:
+    kind, slot = member.spec.kind, member.slot
+    if kind != WORKER:
+        # Gateways share their addresses; of a broker there is one.
+        target = "CPU" if kind == GATEWAY else None
+        return Candidate(slot.name, kind, slot.state, slot.generation, target)
     # What it reported last: while it starts again it has no device.
     target = (member.report.get("device") or {}).get("target")
     spec = member.spec
@@ -335,7 +373,6 @@ def _candidate(member: Member, is_reload: bool) -> Candidate:
     group = spec.servable if is_reload else f"{spec.servable}/{spec.version}"
     if spec.needs_devices:
         group = f"extra workers of {group}"
-    slot = member.slot
     return Candidate(slot.name, group, slot.state, slot.generation, target)
 
 

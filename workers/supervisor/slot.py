@@ -107,7 +107,7 @@ class SlotSnapshot:
     failures: deaths in a row without a stable run. jitter: drawn at the last death, in [-1, 1].
     is_killed: SIGKILL was sent in this state already. device_tries: processes in a row that found
     the device busy, device_since_ns: when the first of them did; has_device_fault: the latest one
-    found that it cannot be used.
+    found that it cannot be used. drain_allowance_ms: what its drain may take beyond the limit.
     """
 
     slot: str
@@ -122,6 +122,7 @@ class SlotSnapshot:
     device_tries: int = 0
     device_since_ns: int = 0
     has_device_fault: bool = False
+    drain_allowance_ms: int = 0
 
 
 class Slot:
@@ -131,6 +132,7 @@ class Slot:
         "_device",
         "_device_since_ns",
         "_device_tries",
+        "_drain_allowance_ms",
         "_failures",
         "_generation",
         "_is_killed",
@@ -168,6 +170,7 @@ class Slot:
         self._device: str | None = None
         self._device_tries = 0
         self._device_since_ns = 0
+        self._drain_allowance_ms = 0
 
     @property
     def state(self) -> str:
@@ -251,6 +254,10 @@ class Slot:
         """The process says that its device is the reason why it cannot start: BUSY or FAULT."""
         self._device = device
 
+    def allow_drain(self, more_ms: int) -> None:
+        """Let a drain take so much longer than the limit: it waits for something on purpose."""
+        self._drain_allowance_ms = more_ms
+
     def retire(self) -> None:
         """Want no further process here."""
         self._is_wanted = False
@@ -274,4 +281,5 @@ class Slot:
             self._device_tries if self._device is not None else 0,
             self._device_since_ns,
             self._device == FAULT,
+            self._drain_allowance_ms,
         )

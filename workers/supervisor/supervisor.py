@@ -88,7 +88,7 @@ class Supervisor:
         self._losses = LossReporter(directory.workers_address)
         self._crew = Crew(self._selector, self._losses, limits, chance, self)
         self._crew.doors = DoorTable(is_shared)
-        self._rolls = RollRunner(self._crew, self._losses)
+        self._rolls = RollRunner(self._crew, self._losses, limits.drain_limit_ms)
         self._watch = Watch(hang)
         self._listener: ControlListener | None = None
         self._starts: list[_Start] = []
@@ -380,6 +380,7 @@ class Supervisor:
         for future in self._door_futures.values():
             future.set_exception(failure)
         self._losses.close()
+        self._crew.close_listeners()
         self._directory.close()
         if self._listener is not None:
             self._listener.close({"ok": True, "exit_code": self.exit_code})
