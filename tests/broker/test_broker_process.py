@@ -74,6 +74,7 @@ def broker(directory: str) -> Iterator[Broker]:
     running.close()
 
 
+@pytest.mark.shows("F31", "R21")
 def test_it_carries_a_request_and_drains_on_sigterm_without_losing_it(broker: Broker) -> None:
     assert broker.report()["state"] == "ready"
     worker, client = broker.socket(broker.workers), broker.socket(broker.producers)

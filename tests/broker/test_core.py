@@ -99,6 +99,7 @@ def test_unknown_service_is_refused_by_name(core: Core) -> None:
     assert decode_failure(parts[1:]).message == "service sub/1 is not available"
 
 
+@pytest.mark.shows("R11")
 def test_at_requests_max_a_request_is_refused_with_the_limits_value() -> None:
     core = broker_with_worker(requests_max=2)
     for number in (1, 2, 3):
@@ -110,6 +111,7 @@ def test_at_requests_max_a_request_is_refused_with_the_limits_value() -> None:
     core.check_invariants()
 
 
+@pytest.mark.shows("R11")
 def test_body_and_byte_limits_refuse_and_name_the_limit() -> None:
     core = broker_with_worker(body_bytes_max=10, request_bytes_max=15)
     core.receive_from_client(b"c", request(1, body=b"x" * 11), 0)
@@ -120,6 +122,7 @@ def test_body_and_byte_limits_refuse_and_name_the_limit() -> None:
     core.check_invariants()
 
 
+@pytest.mark.shows("F23", "R10")
 def test_deadline_answers_a_waiting_request_while_the_worker_is_busy(core: Core) -> None:
     core.receive_from_client(b"c", request(1), 0)
     core.receive_from_client(b"c", request(2, budget_ms=50), 0)
@@ -130,6 +133,7 @@ def test_deadline_answers_a_waiting_request_while_the_worker_is_busy(core: Core)
     assert answers(core) == [(b"c", 2, "deadline_exceeded")]
 
 
+@pytest.mark.shows("F23")
 def test_late_reply_after_deadline_is_dropped_and_token_returns(core: Core) -> None:
     core.receive_from_client(b"c", request(1, budget_ms=10), 0)
     core.handle_timer(20 * MS)
@@ -143,6 +147,7 @@ def test_late_reply_after_deadline_is_dropped_and_token_returns(core: Core) -> N
     assert ticket == 2
 
 
+@pytest.mark.shows("F24")
 def test_cancel_takes_a_waiting_request_out_and_drops_a_running_ones_reply(core: Core) -> None:
     core.receive_from_client(b"c", request(1) + request(2), 0)
     core.receive_from_client(b"c", cancel(2) + cancel(1), 0)
@@ -168,6 +173,7 @@ def broker_that_lost_a_worker(started: tuple[int, ...] | None) -> Core:
     return core
 
 
+@pytest.mark.shows("F1")
 def test_what_a_lost_worker_had_not_started_goes_first_to_the_next_one_in_its_order() -> None:
     core = broker_that_lost_a_worker(started=())
     assert [body for _, _, body in dispatched(core)] == [b"1", b"2", b"3"]
@@ -213,6 +219,7 @@ def test_suspects_do_not_wait_for_a_kept_worker_whose_connection_is_gone() -> No
     core.check_invariants()
 
 
+@pytest.mark.shows("F5", "R29")
 @pytest.mark.parametrize("started", [(1, 2), None])
 def test_suspects_are_computed_one_by_one_by_a_worker_that_holds_nothing_else(
     started: tuple[int, ...] | None,
@@ -271,6 +278,7 @@ def broker_that_met_poison() -> Core:
     return core
 
 
+@pytest.mark.shows("F5", "R29")
 @pytest.mark.parametrize("service", [b"add/1", b"add/0"])
 def test_the_same_bytes_are_refused_for_a_while_and_others_are_not(service: bytes) -> None:
     core = broker_that_met_poison()
@@ -377,6 +385,7 @@ def test_lost_of_an_older_incarnation_does_not_touch_the_newer_one() -> None:
     core.check_invariants()
 
 
+@pytest.mark.shows("F14", "R20", "F2")
 def test_a_newer_generation_replaces_and_an_older_one_is_disconnected() -> None:
     core = broker_with_worker()
     core.receive_from_worker(b"w2", ready("slot1", generation=3), 0)
@@ -401,6 +410,7 @@ def test_a_draining_worker_gets_nothing_more_and_still_answers(core: Core) -> No
     assert [worker for worker, _, _ in dispatched(core)] == [b"w2"]
 
 
+@pytest.mark.shows("F22")
 def test_requests_of_a_service_without_workers_wait_then_fail_after_the_grace() -> None:
     core = broker_with_worker(service_grace_ms=100)
     core.receive_from_worker(b"w1", control.pack(control.Disconnect("bye")), 0)
@@ -496,6 +506,7 @@ def test_version_zero_is_the_highest_version_that_takes_work() -> None:
     core.check_invariants()
 
 
+@pytest.mark.shows("F13", "R15")
 def test_a_duplicate_of_an_outstanding_request_is_executed_once(core: Core) -> None:
     core.receive_from_client(b"c", request(1) + request(1), 0)
     assert len(dispatched(core)) == 1
@@ -552,6 +563,7 @@ def test_a_head_longer_than_any_can_be_is_refused_and_holds_no_memory(core: Core
     assert core.load() == (0, 0)
 
 
+@pytest.mark.shows("F15")
 @pytest.mark.parametrize(
     "broken",
     [
@@ -610,6 +622,7 @@ def test_a_probe_is_answered_to_its_sender(core: Core) -> None:
     assert heads.unpack(parts[0])[:1] == (heads.HEARTBEAT,)
 
 
+@pytest.mark.shows("R19")
 def test_an_idle_broker_has_no_timer_and_keeps_nothing() -> None:
     core = Core(Settings())
     assert core.next_timer_ns() is None

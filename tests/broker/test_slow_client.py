@@ -102,6 +102,7 @@ def world() -> Iterator[World]:
         made.close()
 
 
+@pytest.mark.shows("F10")
 def test_a_client_that_never_reads_costs_bounded_memory_and_others_are_served(
     world: World,
 ) -> None:

@@ -118,6 +118,7 @@ def test_large_bodies_pass_unchanged_in_both_directions(peers: Peers) -> None:
     assert peers.receive(client)[1] == large
 
 
+@pytest.mark.shows("F24")
 def test_a_client_that_closed_is_counted_and_its_requests_are_dropped(peers: Peers) -> None:
     worker = peers.worker(credit=1)
     client = peers.socket(zmq.DEALER, peers.producers)
@@ -169,6 +170,7 @@ def test_a_worker_whose_connection_is_gone_gets_nothing_more_and_is_lost_after_a
     second.close()
 
 
+@pytest.mark.shows("F16", "R24")
 def test_foreign_bytes_are_answered_or_counted_and_harm_nobody(peers: Peers) -> None:
     worker = peers.worker()
     client = peers.socket(zmq.DEALER, peers.producers)
@@ -218,6 +220,7 @@ def test_an_envelope_that_no_socket_makes_is_dropped(peers: Peers) -> None:
     assert peers.core.counters.malformed == 2
 
 
+@pytest.mark.shows("F18", "F33")
 def test_an_ipc_socket_is_its_owners_only_and_a_long_path_is_refused_by_name(peers: Peers) -> None:
     path = Path(peers.producers.removeprefix("ipc://"))
     assert path.stat().st_mode & 0o777 == 0o600

@@ -306,6 +306,7 @@ def repeated(start: bytes, line: bytes) -> bytes:
     return (start + line * OVER)[:OVER]
 
 
+@pytest.mark.shows("F15", "R18")
 @pytest.mark.parametrize(
     "flood",
     [
@@ -388,6 +389,7 @@ def test_a_mistake_of_ours_is_an_internal_error_without_its_text() -> None:
 # ---------------------------------------------------------------- time
 
 
+@pytest.mark.shows("F20")
 @pytest.mark.parametrize(
     ("sent", "patience"),
     [

@@ -57,6 +57,7 @@ def on_grpc_door(scene: Callable[[GrpcDoor], Awaitable[None]]) -> None:
     asyncio.run(play())
 
 
+@pytest.mark.shows("F10")
 def test_a_grpc_client_that_takes_nothing_has_few_replies_held_and_others_are_served() -> None:
     async def scene(door: GrpcDoor) -> None:
         slow = await Http2Client.connect(door.address)
@@ -124,6 +125,7 @@ def on_rest_door(scene: Callable[[RestDoor], Awaitable[None]], run, idle_s: floa
     run(play())
 
 
+@pytest.mark.shows("F10", "F20")
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_an_http_client_that_takes_nothing_of_its_reply_is_given_up(run) -> None:  # type: ignore[no-untyped-def]
     async def scene(door: RestDoor) -> None:

@@ -242,6 +242,7 @@ def test_a_broker_that_dies_fails_what_is_outstanding_and_may_come_back(
     assert future.result(WAIT_S)[0]["x"] == 2
 
 
+@pytest.mark.shows("R22")
 def test_a_broker_that_is_not_there_is_unavailable_after_the_timeout() -> None:
     with (
         BusClient("ipc:///tmp/mindbus-nobody.ipc", timeout=0.02) as client,
@@ -250,6 +251,7 @@ def test_a_broker_that_is_not_there_is_unavailable_after_the_timeout() -> None:
         client.infer("add", "m", {"x": 1})
 
 
+@pytest.mark.shows("R22")
 def test_a_broker_that_never_answers_ends_in_deadline_exceeded(
     broker: FakeBroker, client: BusClient
 ) -> None:

@@ -54,6 +54,7 @@ def in_flight(client: BusClient) -> int:
     return sum(worker["in_flight"] for worker in client.stats()["workers"])
 
 
+@pytest.mark.shows("R11", "R12")
 @pytest.mark.parametrize("mode", ["embedded", "standalone"])
 def test_at_the_limit_every_door_says_so_in_the_known_words(mode: str) -> None:
     text = "Serving Error: enqueued requests count exceeds the limit 1"
@@ -76,6 +77,7 @@ def test_at_the_limit_every_door_says_so_in_the_known_words(mode: str) -> None:
         rest_door.close()
 
 
+@pytest.mark.shows("F23", "R10")
 def test_deadlines_are_kept_whether_a_request_waits_or_runs(server: ServerProcess) -> None:
     door = GrpcDoor(server.grpc_address, "probe")
     with BusClient(server.producers_address) as client:
@@ -100,6 +102,7 @@ def test_deadlines_are_kept_whether_a_request_waits_or_runs(server: ServerProces
     door.close()
 
 
+@pytest.mark.shows("F24", "R13")
 def test_whoever_leaves_takes_the_request_out_of_the_broker(server: ServerProcess) -> None:
     door = GrpcDoor(server.grpc_address, "probe")
     with BusClient(server.producers_address) as client:
@@ -151,6 +154,7 @@ def leave_bus(server: ServerProcess, door: GrpcDoor, client: BusClient) -> None:
         wait_until(lambda: client.stats()["requests"] == 1)
 
 
+@pytest.mark.shows("F24", "R13")
 def test_a_producer_that_vanished_leaves_nothing_behind(server: ServerProcess) -> None:
     with BusClient(server.producers_address) as client:
         credit = client.stats()["workers"][0]["credit"]

@@ -175,6 +175,7 @@ def fuzz(server: ServerProcess, round_of: Callable[[Rubbish], None]) -> None:
     assert len(server.stderr) - lines_before < 40, server.stderr[-40:]
 
 
+@pytest.mark.shows("F16", "R24")
 def test_raw_bytes_at_every_port_harm_nobody(server: ServerProcess) -> None:
     addresses = server.addresses()
     grpc_port, rest_port = host_port(server.grpc_address), host_port(server.rest_address)
@@ -197,6 +198,7 @@ def test_raw_bytes_at_every_port_harm_nobody(server: ServerProcess) -> None:
     fuzz(server, round_of)
 
 
+@pytest.mark.shows("F15", "R24")
 @pytest.mark.parametrize("leg", ["producers", "workers"])
 def test_messages_that_break_the_protocol_harm_nobody(server: ServerProcess, leg: str) -> None:
     where = server.addresses()[leg]
@@ -217,6 +219,7 @@ def test_messages_that_break_the_protocol_harm_nobody(server: ServerProcess, leg
         context.destroy(linger=0)
 
 
+@pytest.mark.shows("F15", "R18")
 def test_protobuf_and_json_that_are_damaged_are_answered(server: ServerProcess) -> None:
     door = GrpcDoor(server.grpc_address, "probe")
     rest_door = RestDoor(server.rest_address, "probe")

@@ -50,6 +50,7 @@ def test_a_servable_whose_workers_signed_off_is_not_available_at_once_and_others
         assert np.frombuffer(instance.items["y"].data, np.float32).tolist() == [2.0] * 4
 
 
+@pytest.mark.shows("F6")
 def test_a_servable_that_keeps_crashing_is_given_up_and_others_go_on() -> None:
     with probe_server("--servable", "plain") as server:
         grpc_door = GrpcDoor(server.grpc_address, "probe")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mindbus.bus_client import BusClient
+from tests.figures import Figures
 from tests.processes.probe import SERVABLES, broker_stats, probe_server
 from tests.processes.server_process import ServerProcess
 from tests.processes.waiting import wait_until
@@ -63,9 +64,10 @@ def slots_of(server: ServerProcess) -> dict[str, dict[str, Any]]:
     return {slot["slot"]: slot for slot in server.status()["slots"] if slot["kind"] == "worker"}
 
 
+@pytest.mark.shows("F3", "R28")
 @pytest.mark.parametrize("method", ["looping", "sleeping"])
 def test_a_stage_that_never_ends_costs_two_workers_and_no_other_request(
-    tmp_path: Path, method: str
+    tmp_path: Path, method: str, figures: Figures
 ) -> None:
     hanging_servable(tmp_path)
     flags = ("--backend", "numpy", "--device-ids", "0,1", "--hang-ms", "1000")
@@ -80,7 +82,7 @@ def test_a_stage_that_never_ends_costs_two_workers_and_no_other_request(
         for future in others:
             assert future.result()[0]["y"].tolist() == [20, 20, 20, 20]
         error = deadly.exception(60)
-        print(f"{method}: answered after {time.monotonic() - begin:.1f} s, hang_ms 1000")
+        figures(hang_limit_ms=1_000, second_death_ms=(time.monotonic() - begin) * 1_000)
         assert "2 workers of hanging/1 were lost while they computed this request" in str(error)
         assert "hung: one work has been running for" in str(error)
         assert wait_until(
@@ -93,7 +95,10 @@ def test_a_stage_that_never_ends_costs_two_workers_and_no_other_request(
             assert slot["last_exit"].startswith("killed by SIGKILL (hung: one work")
 
 
-def test_a_stopped_worker_is_found_and_replaced_and_what_it_held_is_answered() -> None:
+@pytest.mark.shows("F2", "R28")
+def test_a_stopped_worker_is_found_and_replaced_and_what_it_held_is_answered(
+    figures: Figures,
+) -> None:
     with (
         probe_server("--device-ids", "0,1") as server,
         BusClient(server.producers_address) as client,
@@ -105,7 +110,7 @@ def test_a_stopped_worker_is_found_and_replaced_and_what_it_held_is_answered() -
         futures = [client.submit("probe", "slow", {"x": row}, timeout=60) for row in rows]
         for future, row in zip(futures, rows, strict=True):
             assert np.array_equal(future.result()[0]["y"], 2 * row)
-        print(f"stopped worker: last answer after {time.monotonic() - begin:.1f} s")
+        figures(last_answer_ms=(time.monotonic() - begin) * 1_000)
         assert wait_until(lambda: slots_of(server)["probe/1/device0"]["generation"] == 2)
         last_exit = slots_of(server)["probe/1/device0"]["last_exit"]
         assert last_exit.startswith("killed by SIGKILL (stopped for")
@@ -114,6 +119,7 @@ def test_a_stopped_worker_is_found_and_replaced_and_what_it_held_is_answered() -
         assert counters["redispatched"] >= 1
 
 
+@pytest.mark.shows("R28")
 def test_a_long_stage_within_the_limit_is_left_alone() -> None:
     with probe_server("--hang-ms", "3000") as server, BusClient(server.producers_address) as client:
         before = slots_of(server)["probe/1/device0"]["pid"]

@@ -29,7 +29,8 @@ from tests.processes.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
-ROUNDS = 20
+#: Rounds of a full run, and of the run that goes with every change.
+ROUNDS, ROUNDS_SHORT = 20, 5
 
 TARGET = "/model/probe:double"
 
@@ -156,10 +157,12 @@ def pids_of(server: ServerProcess, kind: str) -> set[int]:
 
 @pytest.mark.shows("F25", "R4")
 @pytest.mark.parametrize("gateways", [1, 2])
-def test_twenty_restarts_of_every_gateway_fail_no_request(gateways: int, figures: Figures) -> None:
+def test_rolling_restarts_of_every_gateway_fail_no_request(
+    gateways: int, figures: Figures, is_full: bool
+) -> None:
     flags = ("--mode", "standalone", "--gateways", str(gateways), "--device-ids", "0,1")
     flags += ("--grpc-connection-age-ms", "1000")
-    rounds = ROUNDS // gateways
+    rounds = ROUNDS if is_full else ROUNDS_SHORT
     with probe_server(*flags) as server, all_clients(server, KINDS) as clients:
         wait_until(lambda: all(len(times.seconds) >= 100 for _, times in clients.values()))
         before = {name: len(times.seconds) for name, (_, times) in clients.items()}
@@ -177,6 +180,7 @@ def test_twenty_restarts_of_every_gateway_fail_no_request(gateways: int, figures
             assert len(times.seconds) > before[name] + rounds, name
         (_, rest), (_, channel) = clients["REST, connection kept"], clients["gRPC, channel kept"]
         figures(
+            rounds=rounds,
             requests=sum(len(times.seconds) for _, times in clients.values()),
             rest_p99_before_ms=rest.p99_ms(0, before["REST, connection kept"]),
             rest_p99_ms=rest.p99_ms(before["REST, connection kept"]),
@@ -186,12 +190,12 @@ def test_twenty_restarts_of_every_gateway_fail_no_request(gateways: int, figures
 
 
 @pytest.mark.shows("F25", "F7")
-def test_an_orderly_restart_of_the_broker_fails_no_request(figures: Figures) -> None:
+def test_an_orderly_restart_of_the_broker_fails_no_request(figures: Figures, is_full: bool) -> None:
     flags = ("--mode", "standalone", "--device-ids", "0,1")
     with probe_server(*flags) as server, all_clients(server, KINDS) as clients:
         wait_until(lambda: all(len(times.seconds) >= 50 for _, times in clients.values()))
         gaps = []
-        for _ in range(5):
+        for _ in range(ROUNDS if is_full else ROUNDS_SHORT):
             before = pids_of(server, "broker")
             begin = time.monotonic()
             done = command(server, "restart", "--broker", "--settle-ms", "0")

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from mindspore_serving.client import Client
+from tests.figures import Figures
 from tests.processes.probe import broker_stats, probe_server
 from tests.processes.server_process import ServerProcess
 from tests.processes.waiting import wait_until
@@ -63,8 +65,11 @@ def worker_pids(server: ServerProcess) -> dict[str, int]:
     }
 
 
+@pytest.mark.shows("F1", "R19")
 @pytest.mark.parametrize("mode", ["embedded", "standalone"])
-def test_a_thousand_requests_survive_the_death_of_both_workers_in_turn(mode: str) -> None:
+def test_a_thousand_requests_survive_the_death_of_both_workers_in_turn(
+    mode: str, figures: Figures
+) -> None:
     with probe_server(
         "--device-ids",
         "0,1",
@@ -96,6 +101,7 @@ def test_a_thousand_requests_survive_the_death_of_both_workers_in_turn(mode: str
         assert tally.wrong == []
         assert len(killed) >= 4
         assert len(set(killed)) == len(killed)
+        figures(requests=REQUESTS, deaths=len(killed))
         counters = broker_stats(server)["counters"]
         assert counters["accepted"] == counters["answered"] == REQUESTS
         assert broker_stats(server)["requests"] == 0
@@ -108,7 +114,8 @@ def both_ready(server: ServerProcess) -> dict[str, int] | None:
     return pids if len(pids) == 2 and set(pids.values()) <= registered else None
 
 
-def test_a_busy_workers_requests_are_answered_by_its_successor() -> None:
+@pytest.mark.shows("F1")
+def test_a_busy_workers_requests_are_answered_by_its_successor(figures: Figures) -> None:
     with probe_server("--device-ids", "0") as server:
         with ThreadPoolExecutor(4) as pool:
             tally = Tally()
@@ -118,6 +125,11 @@ def test_a_busy_workers_requests_are_answered_by_its_successor() -> None:
             wait_until(lambda: tally.answered >= 10)
             (pid,) = worker_pids(server).values()
             os.kill(pid, signal.SIGKILL)
+            begin = time.monotonic()
+            wait_until(lambda: pid not in worker_pids(server).values())
+            figures(detected_ms=(time.monotonic() - begin) * 1_000)
+            wait_until(lambda: worker_pids(server))
+            figures(ready_again_ms=(time.monotonic() - begin) * 1_000)
             for future in running:
                 future.result(120)
         assert (tally.answered, tally.wrong) == (100, [])
@@ -131,6 +143,7 @@ def test_a_busy_workers_requests_are_answered_by_its_successor() -> None:
         )
 
 
+@pytest.mark.shows("F5", "R29")
 def test_a_request_that_kills_its_worker_twice_is_answered_and_the_server_lives() -> None:
     with probe_server("--device-ids", "0,1") as server:
         client = Client(server.grpc_address, "probe", "mortal")
@@ -143,6 +156,7 @@ def test_a_request_that_kills_its_worker_twice_is_answered_and_the_server_lives(
         assert np.array_equal(answer["y"], 2 * row)
 
 
+@pytest.mark.shows("F7")
 @pytest.mark.parametrize(("mode", "kind"), [("embedded", "gateway"), ("standalone", "broker")])
 def test_a_killed_broker_comes_back_and_no_request_is_told_that_the_servable_is_unknown(
     mode: str, kind: str

@@ -33,6 +33,7 @@ def rest_document(size: int) -> bytes:
     return document + b" " * (size - len(document))
 
 
+@pytest.mark.shows("F17", "R16")
 @pytest.mark.parametrize(
     ("mode", "megabytes"), [("embedded", 1), ("standalone", 1), ("embedded", 100)]
 )

@@ -22,6 +22,7 @@ from tests.processes.waiting import wait_until
 pytestmark = pytest.mark.process
 
 
+@pytest.mark.shows("R1", "R4", "F25")
 @pytest.mark.parametrize(
     ("devices", "flags"),
     [("0,1", ("--mode", "surge")), ("0,1", ("--mode", "in-place")), ("0", ())],
@@ -111,6 +112,7 @@ def test_while_two_versions_run_each_answers_its_share(tmp_path: Path) -> None:
         assert load.failures == []
 
 
+@pytest.mark.shows("R3")
 @pytest.mark.parametrize("mode", ["surge", "in-place"])
 def test_a_version_that_cannot_be_loaded_stops_the_roll_and_the_old_one_serves_on(
     tmp_path: Path, mode: str
@@ -132,6 +134,7 @@ def test_a_version_that_cannot_be_loaded_stops_the_roll_and_the_old_one_serves_o
         assert set(load.factors) == {10}
 
 
+@pytest.mark.shows("F26")
 def test_a_reload_that_stopped_half_way_can_go_on_or_back(tmp_path: Path) -> None:
     write_version(tmp_path, 1)
     with serving(tmp_path, "--device-ids", "0,1") as (server, load):
@@ -155,6 +158,7 @@ def test_a_reload_that_stopped_half_way_can_go_on_or_back(tmp_path: Path) -> Non
         assert load.failures == []
 
 
+@pytest.mark.shows("R3")
 def test_a_version_that_dies_of_its_first_requests_stops_the_roll_and_fails_nobody(
     tmp_path: Path,
 ) -> None:

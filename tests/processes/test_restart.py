@@ -18,6 +18,7 @@ import pytest
 
 from mindbus.runtime_client import RefusedError, RuntimeClient
 from mindspore_serving.client import Client
+from tests.figures import Figures
 from tests.processes.load import Load, load
 from tests.processes.probe import broker_stats, probe_server
 from tests.processes.server_process import CHECKOUT, ServerProcess
@@ -25,8 +26,8 @@ from tests.processes.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
-#: Rounds of rolling restart under load (fault list, F25).
-ROUNDS = 20
+#: Rounds of rolling restart under load: of a full run, and of the run that goes with every change.
+ROUNDS, ROUNDS_SHORT = 20, 6
 
 #: A new worker counts as settled at once: these tests are about requests, not about bad versions.
 SETTLE_MS = 0
@@ -85,21 +86,23 @@ def p99_ms(latencies_s: list[float]) -> float:
     return statistics.quantiles(latencies_s, n=100)[98] * 1000
 
 
+@pytest.mark.shows("F25", "R1", "R4")
 @pytest.mark.parametrize(
     ("device_ids", "flags"),
     [("0,1", ("--mode", "in-place")), ("0,1", ("--mode", "surge")), ("0", ())],
     ids=["two workers in place", "two workers by surge", "a single worker by surge"],
 )
-def test_twenty_rolling_restarts_under_load_fail_no_request(
-    device_ids: str, flags: tuple[str, ...]
+def test_rolling_restarts_under_load_fail_no_request(
+    device_ids: str, flags: tuple[str, ...], figures: Figures, is_full: bool
 ) -> None:
+    rounds = ROUNDS if is_full else ROUNDS_SHORT
     workers = len(device_ids.split(","))
     with probe_server("--device-ids", device_ids) as server, slow_load(server) as (seen_s, clients):
         wait_until(lambda: len(seen_s) >= 100)
         baseline = p99_ms(seen_s[:])
         seen = {slot["pid"] for slot in workers_of(server).values()}
         start = len(seen_s)
-        for number in range(ROUNDS):
+        for number in range(rounds):
             done = restart(server, *flags)
             assert (done.returncode, done.stderr) == (0, "")
             assert done.stdout.splitlines()[-1].endswith(f"{workers}/{workers} done")
@@ -113,15 +116,18 @@ def test_twenty_rolling_restarts_under_load_fail_no_request(
         clients.stop()
         assert clients.failures == []
         rolled = seen_s[start:]
-        print(
-            f"{ROUNDS} rounds, {len(rolled)} requests, none failed; p99 {p99_ms(rolled):.0f} ms "
-            f"while rolling, {baseline:.0f} ms before"
+        figures(
+            rounds=rounds,
+            requests=len(rolled),
+            p99_before_ms=baseline,
+            p99_rolling_ms=p99_ms(rolled),
         )
         counters = broker_stats(server)["counters"]
         assert counters["accepted"] == counters["answered"] == len(seen_s)
         assert server.stderr == []
 
 
+@pytest.mark.shows("F26")
 def test_a_crash_in_the_middle_of_a_roll_pauses_it_and_no_request_fails() -> None:
     with probe_server("--device-ids", "0,1") as server, slow_load(server) as (_, clients):
         with RuntimeClient(server.run_directory) as client:
@@ -136,6 +142,7 @@ def test_a_crash_in_the_middle_of_a_roll_pauses_it_and_no_request_fails() -> Non
         assert clients.failures == []
 
 
+@pytest.mark.shows("R3", "F26")
 def test_a_worker_that_cannot_start_ends_the_roll_and_the_old_ones_serve_on(
     tmp_path: Path,
 ) -> None:

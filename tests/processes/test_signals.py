@@ -40,6 +40,7 @@ def doubled(address: str) -> list[float]:
     return values
 
 
+@pytest.mark.shows("F31")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_server_ends_every_process(
     server: ServerProcess, number: signal.Signals
@@ -50,6 +51,7 @@ def test_a_signal_to_the_server_ends_every_process(
     assert server.stop(number) == 0  # `stop` waits for all that it has seen
 
 
+@pytest.mark.shows("F9", "R7", "R17")
 def test_kill_9_of_the_server_ends_every_process(server: ServerProcess) -> None:
     processes = server.remember_processes()
     assert set(worker_pids(server)) <= processes

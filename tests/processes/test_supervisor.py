@@ -195,6 +195,7 @@ def test_a_servable_that_is_not_there_is_refused_before_anything_runs(world: Wor
     assert not world.run_directory.exists()
 
 
+@pytest.mark.shows("F33", "F9")
 def test_a_second_server_is_refused_with_the_pid_of_the_first(world: World) -> None:
     world.server().start_servables([world.servable()])
     with pytest.raises(StartError) as raised:
@@ -209,6 +210,7 @@ def test_a_second_server_is_refused_with_the_pid_of_the_first(world: World) -> N
 # ---------------------------------------------------------------- doors
 
 
+@pytest.mark.shows("F8")
 def test_a_killed_gateway_comes_back_with_its_doors_at_the_same_addresses(world: World) -> None:
     server = world.server()
     server.start_servables([world.servable()])
@@ -261,6 +263,7 @@ def test_a_taken_port_is_an_error_that_leaves_the_server_as_it_was(world: World)
 # ---------------------------------------------------------------- deaths
 
 
+@pytest.mark.shows("F1")
 def test_a_killed_worker_is_reported_to_the_broker_and_replaced_at_once(world: World) -> None:
     slow = RestartLimits(backoff_base_ms=60_000, backoff_max_ms=60_000)
     server = world.server(restarts=slow)
@@ -280,6 +283,7 @@ def test_a_killed_worker_is_reported_to_the_broker_and_replaced_at_once(world: W
     assert (after["restarts"], after["last_exit"]) == (1, "killed by SIGKILL")
 
 
+@pytest.mark.shows("R7")
 def test_what_a_worker_started_dies_with_it(world: World) -> None:
     server = world.server()
     note = world.servables.parent / "grandchild"
@@ -289,6 +293,7 @@ def test_what_a_worker_started_dies_with_it(world: World) -> None:
     wait_gone(grandchild)
 
 
+@pytest.mark.shows("F6")
 def test_a_slot_that_cannot_boot_again_is_given_up_and_the_others_go_on(world: World) -> None:
     server = world.server()
     server.start_servables([world.servable("bad"), world.servable("good")])
@@ -304,6 +309,7 @@ def test_a_slot_that_cannot_boot_again_is_given_up_and_the_others_go_on(world: W
     assert server.status()["state"] == "serving"
 
 
+@pytest.mark.shows("F6")
 def test_a_slot_that_was_given_up_is_filled_again_by_a_reset(world: World) -> None:
     server = world.server()
     server.start_servables([world.servable("bad"), world.servable("good")])
@@ -419,6 +425,7 @@ except StartError as error:
 """
 
 
+@pytest.mark.shows("R27")
 def test_a_start_that_runs_out_of_descriptors_names_the_parameter_and_leaves_nobody(
     world: World,
 ) -> None:
@@ -437,6 +444,7 @@ def test_a_start_that_runs_out_of_descriptors_names_the_parameter_and_leaves_nob
     assert wait_until(lambda: world.children() == set())
 
 
+@pytest.mark.shows("R6")
 def test_a_server_whose_last_slot_failed_ends_with_an_error(world: World) -> None:
     server = world.server()
     server.start_servables([world.servable()])
@@ -466,6 +474,7 @@ def test_a_drain_that_takes_too_long_is_ended_by_force(world: World) -> None:
 # ---------------------------------------------------------------- going down
 
 
+@pytest.mark.shows("F31")
 def test_stop_closes_the_doors_then_drains_the_workers_then_ends_the_gateway(
     world: World,
 ) -> None:
@@ -522,6 +531,7 @@ def wait_up(program: subprocess.Popen[str]) -> list[int]:
     raise AssertionError("the program ended before it was up")
 
 
+@pytest.mark.shows("F9", "R7")
 def test_kill_9_of_the_supervisor_leaves_nobody_and_the_next_start_succeeds(world: World) -> None:
     world.servable()
     with world.program() as program:
@@ -546,6 +556,7 @@ def test_one_signal_drains_and_exits_0(world: World, number: int) -> None:
             wait_gone(pid, deadline_s=0)
 
 
+@pytest.mark.shows("F32")
 def test_two_signals_during_a_start_that_hangs_end_everything_at_once(world: World) -> None:
     world.servable(boot="hang")
     with world.program() as program:
@@ -580,6 +591,7 @@ def test_a_run_directory_that_others_may_enter_is_refused(world: World) -> None:
         RunDirectory.open(world.run_directory)
 
 
+@pytest.mark.shows("F33")
 def test_stale_sockets_go_only_after_the_lock_is_held(world: World) -> None:
     held = RunDirectory.open(world.run_directory)
     (world.run_directory / "workers.ipc").touch()

@@ -193,6 +193,7 @@ def test_a_malformed_value_is_refused(item: Any, text: str) -> None:
     assert refusal(frames) == ("invalid_inputs", expected)
 
 
+@pytest.mark.shows("F15")
 def test_mutated_bodies_only_ever_raise_request_errors() -> None:
     rng = random.Random(6)
     [seed] = native.encode_request([{"x": np.ones((2, 2))}, {"x": "a"}, {"x": 1}])

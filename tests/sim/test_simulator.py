@@ -9,6 +9,7 @@ from tests.sim.world import run_seed
 CHUNK = 10
 
 
+@pytest.mark.shows("R19", "F26")
 @pytest.mark.parametrize("first", range(0, 10, CHUNK))
 def test_every_seed_keeps_the_invariants_and_answers_each_request_once(first: int) -> None:
     for seed in range(first, first + CHUNK):

@@ -151,6 +151,7 @@ def test_a_process_that_logs_nothing_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.shows("F30")
 def test_an_unwritable_directory_is_said_once_and_lines_go_to_stderr(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     stream = io.StringIO()

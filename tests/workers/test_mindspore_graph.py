@@ -114,6 +114,7 @@ def test_without_a_wish_the_first_available_target_is_taken(
         assert fresh.run(open_device, None, 0) == DeviceReport(first, 0)
 
 
+@pytest.mark.shows("F28")
 def test_a_target_that_this_machine_lacks_is_refused(mindspore_process: MindSporeProcess) -> None:
     supported = mindspore_process.run(supported_targets)
     lacking = next(target for target in PROBE_ORDER if target not in supported)
@@ -129,6 +130,7 @@ def test_a_target_that_this_machine_lacks_is_refused(mindspore_process: MindSpor
     assert "\n" not in said
 
 
+@pytest.mark.shows("F28")
 def test_a_process_that_is_bound_to_another_device_is_refused() -> None:
     with MindSporeProcess() as fresh, pytest.raises(BackendError) as refused:
         fresh.run(open_after_the_user_opened_another)

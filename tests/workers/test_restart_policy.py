@@ -57,6 +57,7 @@ def test_the_same_snapshots_give_the_same_action() -> None:
     assert next_action(slots, 0, LIMITS) == next_action(slots, 0, LIMITS) == Spawn("a")
 
 
+@pytest.mark.shows("F6")
 @pytest.mark.parametrize(
     ("failures", "pause_ms"),
     [
@@ -81,6 +82,7 @@ def test_jitter_spreads_the_pause_by_a_fifth_to_either_side() -> None:
     assert backoff_ns(50, 1.0, LIMITS) == 72_000 * MS
 
 
+@pytest.mark.shows("F6")
 def test_the_sixth_death_within_a_minute_gives_the_slot_up() -> None:
     deaths = tuple(second * SECOND for second in (10, 20, 30, 40, 50))
     five = SlotSnapshot("a", BACKOFF, 5, 50 * SECOND, deaths, failures=1)

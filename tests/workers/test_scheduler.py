@@ -118,6 +118,7 @@ def test_methods_that_share_a_model_share_its_batch(scheduler):
     assert results(scheduler) == {1: [13]}
 
 
+@pytest.mark.shows("R14")
 def test_a_batch_grows_as_long_as_the_device_is_busy(scheduler):
     scheduler.add(request(1, [1], "plain"))
     busy = scheduler.next_device_work(0)

@@ -107,6 +107,7 @@ worker.wait()
 """
 
 
+@pytest.mark.shows("R7")
 def test_a_worker_and_what_it_started_die_with_its_parent_even_when_that_is_killed(place, broker):
     note = place.path / "grandchild"
     place.config.write_text(

@@ -38,6 +38,7 @@ def test_without_a_directory_a_worker_writes_to_the_terminal() -> None:
     assert WorkerLogs().open(None, is_first=True) is None
 
 
+@pytest.mark.shows("F30")
 def test_a_directory_that_cannot_be_made_is_warned_of_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,7 @@ def test_the_device_id_is_in_the_environment_when_the_servable_is_imported(place
     assert values_of(frames) == [{"executions": 6}]
 
 
+@pytest.mark.shows("F7")
 def test_a_lost_broker_is_found_again_with_a_new_offer(worker, broker):
     broker.restart()
     broker.receive(head.HEARTBEAT)  # from a worker that this broker does not know
@@ -100,6 +101,7 @@ def test_a_silent_broker_is_left_for_a_new_connection(place, start):
         broker.close()
 
 
+@pytest.mark.shows("F11", "F2")
 def test_no_reply_of_a_lost_connection_reaches_the_next_one(place, worker, broker):
     gate = place.gate()
     broker.send(*request(1, "gated", {"path": gate}))
@@ -221,6 +223,7 @@ def test_a_body_that_is_not_its_dialect_is_answered_in_the_dialect(worker, broke
     assert [error.error_code for error in answered.error_msg] == [status.MS_INVALID_INPUTS]
 
 
+@pytest.mark.shows("F23")
 def test_a_request_whose_budget_ends_while_it_waits_is_not_executed(place, worker, broker):
     gate = place.gate()
     broker.send(
