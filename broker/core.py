@@ -266,11 +266,13 @@ class Core:
         now_ns: int,
         reason: str,
         started: frozenset[int] | None = None,
+        is_blameless: bool = False,
     ) -> None:
         """The worker is gone: its tickets are dispatched again, or fail with `worker_lost`.
 
         started: tickets that it had begun to compute, None if nobody knows. What it had not begun
-        goes back as if it had never left; each other request is a suspect.
+        goes back as if it had never left; each other request is a suspect, unless the death was
+        somebody's order (is_blameless).
         """
         assert worker.state != states.GONE, worker.worker_id
         service = worker.service
@@ -289,14 +291,16 @@ class Core:
                 (request.lane.suspects if is_suspect else request.lane.backlog).add_first(request)
             elif request.attempt < self.settings.attempts_max:
                 self.counters.redispatched += 1
-                request.lane.suspects.add_first(request)
+                lane = request.lane
+                (lane.backlog if is_blameless else lane.suspects).add_first(request)
             else:
                 message = (
                     f"{request.attempt} workers of {service.key.decode()} were lost while they "
                     f"computed this request (attempts_max {self.settings.attempts_max}; "
                     f"last: {worker.worker_id}, {reason})"
                 )
-                self._quarantine.add(service.key, request.head, request.frames, now_ns)
+                if not is_blameless:
+                    self._quarantine.add(service.key, request.head, request.frames, now_ns)
                 self._fail(request, "worker_lost", message)
         self.serve_backlog(service, now_ns)
         self.registration.rehome(service, now_ns)

@@ -190,7 +190,7 @@ class Registration:
         worker = self._by_id.get(lost.worker_id)
         if worker is not None and worker.generation <= lost.generation:
             started = None if lost.started is None else frozenset(lost.started)
-            self._core.worker_lost(worker, now_ns, lost.reason, started)
+            self._core.worker_lost(worker, now_ns, lost.reason, started, lost.is_blameless)
 
     def _retire(self, retire: control.Retire, now_ns: int) -> None:
         service = self.services.get(retire.service.encode())

@@ -86,12 +86,14 @@ class Lost(NamedTuple):
     """The supervisor saw this incarnation of a worker die. reason: for logs and error texts.
 
     started: tickets that it had begun to compute, the last some hundreds; None = nobody knows.
+    is_blameless: it was killed by order, so none of its requests is to blame.
     """
 
     worker_id: str
     generation: int
     reason: str
     started: tuple[int, ...] | None = None
+    is_blameless: bool = False
 
 
 class Retire(NamedTuple):
@@ -241,6 +243,7 @@ def unpack_lost(frames: Sequence[Buffer]) -> Lost:
         _number(body, "generation"),
         _text(body, "reason", size_min=0),
         _tickets(body, "started"),
+        _flag(body, "is_blameless"),
     )
 
 

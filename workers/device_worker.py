@@ -67,8 +67,10 @@ def run_worker(
     except (BootError, LaunchError) as error:
         # The supervisor says it to who started the server, or to the log.
         log.info("boot failed", error=str(error))
-        device = error.device if isinstance(error, BootError) else None
-        report({"state": "failed", "error": str(error), "device": device})
+        said = {"state": "failed", "error": str(error)}
+        if isinstance(error, BootError) and error.device is not None:
+            said["device"] = error.device
+        report(said)
         return EXIT_BOOT_FAILED
     if isinstance(servable.backend, GroupBackend):
         assert signals is not None, "a distributed servable has a process of its own"

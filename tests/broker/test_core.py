@@ -294,6 +294,26 @@ def test_the_same_bytes_are_refused_for_a_while_and_others_are_not(service: byte
     assert [body for _, _, body in dispatched(core)] == [b"11", b"1"]
 
 
+@pytest.mark.shows("R29")
+def test_who_was_killed_by_order_leaves_no_suspects_and_no_poison() -> None:
+    core = broker_with_worker(credit=4)
+    core.receive_from_worker(b"w2", ready("slot2", credit=4), 0)
+    for number in (1, 2, 3, 4):
+        core.receive_from_client(b"c", request(number), 0)
+    tickets = {worker: ticket for worker, ticket, _ in dispatched(core)}
+    for slot, worker in (("slot1", b"w1"), ("slot2", b"w2")):
+        started = tuple(core.registration.workers[worker].in_flight)
+        lost = control.Lost(slot, 1, "killed by order", started, is_blameless=True)
+        core.receive_from_worker(b"s", control.pack(lost), 0)
+        core.check_invariants()
+        assert core.registration.services[b"add/1"].lanes[0].suspects.count == 0
+    assert len(tickets) == 2
+    assert [reason for _, _, reason in answers(core)] == ["worker_lost"] * 2, "twice is twice"
+    core.receive_from_client(b"c", request(9), 0)
+    assert answers(core) == [], "nothing is in quarantine"
+    core.check_invariants()
+
+
 def test_a_quarantine_ends(core: Core) -> None:
     core = broker_that_met_poison()
     core.receive_from_client(b"d", request(8, body=b"1"), 59_999 * MS)

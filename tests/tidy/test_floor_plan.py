@@ -86,6 +86,7 @@ SHELLS = {
     "workers/supervisor/child.py",
     "workers/supervisor/control_listener.py",
     "workers/supervisor/crew.py",
+    "workers/supervisor/listeners.py",
     "workers/supervisor/loss_reporter.py",
     "workers/supervisor/roll_runner.py",
     "workers/supervisor/run_directory.py",

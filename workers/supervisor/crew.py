@@ -22,6 +22,7 @@ from workers.supervisor import slot as slots
 from workers.supervisor.child import ChannelError, Child, ChildSpec
 from workers.supervisor.door_table import DoorTable, Settled
 from workers.supervisor.json_lines import LineError
+from workers.supervisor.listeners import Listeners
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
 from workers.supervisor.restart_policy import Fault, GiveUp, Kill, RestartLimits, Spawn
@@ -67,6 +68,7 @@ class Crew:
     ) -> None:
         self.members: dict[str, Member] = {}
         self.doors = DoorTable()
+        self.listeners = Listeners()
         #: Slots that a roll has emptied for another one: their services are waited for.
         self.expected: set[str] = set()
         self._selector = selector
@@ -77,8 +79,6 @@ class Crew:
         self._observer = observer
         #: Commands that every gateway, also one that starts later, must have been given.
         self._standing_commands: dict[str, Mapping[str, Any]] = {}
-        #: Copies of the sockets that doors listen with, by the command that opens one.
-        self._listeners: dict[str, int] = {}
 
     def add(self, specs: Sequence[ChildSpec], generation: int = 0) -> None:
         """Have more slots; the policy fills them. REQUIRES: their names are new.
@@ -184,11 +184,12 @@ class Crew:
         member.slot.apply(slots.TERMINATED, now_ns)
         member.child.terminate()
 
-    def kill(self, member: Member, reason: str) -> None:
-        """Kill a process. REQUIRES: it is here."""
+    def kill(self, member: Member, reason: str, is_blameless: bool = True) -> None:
+        """Kill a process. REQUIRES: it is here. is_blameless: not for what it was doing."""
         assert member.child is not None, member.slot.name
         log.warning("child killed", slot=member.slot.name, pid=member.child.pid, reason=reason)
         member.kill_reason = reason
+        member.is_blameless = is_blameless
         member.slot.mark_killed()
         member.child.kill()
 
@@ -248,7 +249,7 @@ class Crew:
                 self.tell_to_leave(member, time.monotonic_ns())
             return
         if "fd" in reply:
-            self._keep_listener(self.doors.kind_asked(reply), reply["fd"])
+            self.listeners.keep(self.doors.kind_asked(reply), reply["fd"])
         self.doors.receive_reply(reply)
         self.flush_doors()
 
@@ -265,7 +266,8 @@ class Crew:
         doors = self.doors
         while doors.outbox:
             gateway, command = doors.outbox.pop(0)
-            self._send(self.members[gateway], command, self._listeners.get(command["command"]))
+            fd = self.listeners.of_command(command["command"])
+            self._send(self.members[gateway], command, fd)
         while doors.broken:
             gateway, error = doors.broken.pop(0)
             log.error("door cannot be opened again", slot=gateway, error=error)
@@ -285,19 +287,6 @@ class Crew:
             self._send(member, command)
         self._note_ready(member, time.monotonic_ns())
         self._observer.doors_changed()
-
-    def _keep_listener(self, kind: str | None, fd: int) -> None:
-        """Keep a copy of a listening socket: who connects meanwhile waits for the next gateway."""
-        command = f"open_{kind}"
-        if kind is None or command in self._listeners:
-            os.close(fd)
-        else:
-            self._listeners[command] = fd
-
-    def close_listeners(self) -> None:
-        """Listen no more ourselves; what gateways have is theirs."""
-        while self._listeners:
-            os.close(self._listeners.popitem()[1])
 
     def _send(self, member: Member, command: Mapping[str, Any], fd: int | None = None) -> None:
         if member.child is None:
@@ -326,6 +315,7 @@ class Crew:
         text = exit_text(returncode)
         if member.kill_reason is not None:
             text = f"{text} ({member.kill_reason})"
+        is_blameless = member.is_blameless
         member.forget_process()
         # Who waits for a first start is told of its failure; nobody is told of a later death.
         is_news = member.slot.state == slots.READY or (
@@ -340,7 +330,7 @@ class Crew:
         )
         is_drained = returncode == restart_policy.EXIT_DRAINED
         if member.spec.kind == WORKER and not (is_drained and member.slot.state == slots.DRAINING):
-            self._losses.report(member.slot.name, child.generation, text, started)
+            self._losses.report(member.slot.name, child.generation, text, started, is_blameless)
         self._note_exit(member, text)
 
     def _note_exit(self, member: Member, text: str) -> None:

@@ -41,7 +41,7 @@ def _drain(crew: Crew, members: Sequence[Member], now_ns: int) -> None:
 
 
 def _close_doors(crew: Crew, present: Sequence[Member], now_ns: int, deadline_ns: int) -> None:
-    crew.close_listeners()  # or who connects now would wait for nobody
+    crew.listeners.close()  # or who connects now would wait for nobody
     grace_ms = stop_policy.doors_grace_ms((deadline_ns - now_ns) // NS_PER_MS)
     for member in present:
         if member.is_serving and member.slot.state == slots.READY:

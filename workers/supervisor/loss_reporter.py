@@ -21,13 +21,19 @@ class LossReporter:
         self._socket.connect(workers_address)
 
     def report(
-        self, worker_id: str, generation: int, reason: str, started: tuple[int, ...] | None
+        self,
+        worker_id: str,
+        generation: int,
+        reason: str,
+        started: tuple[int, ...] | None,
+        is_blameless: bool,
     ) -> bool:
         """Say that this generation of a worker is dead. Returns whether the socket took it.
 
-        started: tickets that it had begun to compute, None if that is not known.
+        started: tickets that it had begun to compute, None if that is not known. is_blameless: it
+        was killed by order.
         """
-        return self._send(Lost(worker_id, generation, reason, started))
+        return self._send(Lost(worker_id, generation, reason, started, is_blameless))
 
     def retire(self, service: str, reason: str) -> bool:
         """Say that nobody shall wait for workers of `servable/version`. Returns as `report`."""

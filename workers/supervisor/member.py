@@ -30,6 +30,8 @@ class Member:
         self.child: Child | None = None
         #: Why we killed the process, if we did: it goes into how it ended.
         self.kill_reason: str | None = None
+        #: We killed it by order or for a limit of ours, and not for what it was doing.
+        self.is_blameless = False
         #: How the latest process ended, for the status.
         self.last_exit: str | None = None
         #: When and how the latest processes ended, oldest first.
@@ -77,6 +79,7 @@ class Member:
         """The process is gone: what was true of it is not true of its successor."""
         self.child = None
         self.kill_reason = None
+        self.is_blameless = False
         self.device = None
         self.producers = []
         self.is_serving = False

@@ -47,8 +47,7 @@ def kill(crew: Crew, name: object, _now_ns: int) -> None:
     member = _member(crew, name)
     if member.child is None:
         raise SlotCommandError(f"slot {name} has no process, it is {member.slot.state}")
-    member.child.kill()
-    log.info("slot killed by order", slot=name)
+    crew.kill(member, "by order")
 
 
 def reset(crew: Crew, name: object, now_ns: int) -> None:

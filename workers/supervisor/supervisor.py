@@ -183,7 +183,7 @@ class Supervisor:
             while self._rolls.follow(now_ns):
                 self._crew.follow_policy(now_ns)
             for member, reason in self._watch.look(self._crew.members.values(), now_ns):
-                self._crew.kill(member, reason)
+                self._crew.kill(member, reason, is_blameless=False)
             self._stop_if_gone()
         if self._stop_deadline_ns is not None:
             self._is_done = go_down(self._crew, now_ns, self._stop_deadline_ns)
@@ -380,7 +380,7 @@ class Supervisor:
         for future in self._door_futures.values():
             future.set_exception(failure)
         self._losses.close()
-        self._crew.close_listeners()
+        self._crew.listeners.close()
         self._directory.close()
         if self._listener is not None:
             self._listener.close({"ok": True, "exit_code": self.exit_code})
