@@ -18,6 +18,9 @@ MS = 1_000_000
 #: What clients ask for; an extra worker runs the first one only.
 METHODS = (b"m", b"@call")
 
+#: Whom they ask: versions, labels, and somebody who is not there.
+SERVICES = (b"s/0", b"s/0", b"s/1", b"s/2", b"s/stable/0", b"s/canary/0", b"other/1")
+
 #: A payload with this kills whichever worker computes it.
 POISON = ".poison"
 
@@ -78,7 +81,7 @@ class SimClient:
                 request_id=self._next_id,
                 budget_ms=budget_ms,
                 body_frames=1,
-                service=random.choice((b"s/0", b"s/1", b"s/2", b"other/1")),
+                service=random.choice(SERVICES),
                 method=random.choice(METHODS),
             )
             deadline_ns = self._world.now_ns + (budget_ms or 20_000) * MS
@@ -158,10 +161,12 @@ class SimWorker:
         if life != self._generation or self._session is None:
             return
         dice = self._world.random.random()
-        if dice < 0.45:
+        if dice < 0.40:
             self._crash()
-        elif dice < 0.65:
+        elif dice < 0.55:
             self._freeze(life)
+        elif dice < 0.70:
+            self._lose_network(life)
         else:
             self._session.drain(self._world.now_ns)
             self._pump()
@@ -186,6 +191,15 @@ class SimWorker:
     def _freeze(self, life: int) -> None:
         self._frozen = []
         self._world.after_ms(10, 1_000, lambda: self._thaw(life))
+
+    def _lose_network(self, life: int) -> None:
+        """The connection stands and nothing comes through; perhaps for longer than anybody waits."""
+        world = self._world
+        until_ns = world.now_ns + world.random.randrange(10 * MS, 1_000 * MS)
+        if self._link is not None:
+            world.cut_network(self._routing_id, self._link, until_ns)
+        if world.has_faults:
+            world.after_ms(1_000, 1_500, lambda: self._meet_fate(life))
 
     def _thaw(self, life: int) -> None:
         if life != self._generation or self._session is None:

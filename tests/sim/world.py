@@ -51,6 +51,10 @@ class Link:
         self._last_ns = 0
         self.is_cut = False
 
+    def hold(self, until_ns: int) -> None:
+        """Nothing arrives before that time: the network is cut, and both ends do not know it."""
+        self._last_ns = max(self._last_ns, until_ns)
+
     def send(self, parts: list[Any]) -> None:
         delay_ns = self._world.random.randrange(10_000, 3 * MS)
         self._last_ns = max(self._last_ns + 1, self._world.now_ns + delay_ns)
@@ -112,6 +116,7 @@ class World:
             self.after_ms(0, 50, client.act)
         for _ in range(4):
             self.after_ms(0, FAULTS_NS // MS, self.supervisor_shares_version_0)
+        self.after_ms(0, FAULTS_NS // MS, self.supervisor_retires_a_version)
         end_ns = self.now_ns + FAULTS_NS + QUIET_NS
         while self._events and self._events[0][0] <= end_ns:
             when_ns, _, event = heapq.heappop(self._events)
@@ -143,16 +148,31 @@ class World:
         self, worker_id: str, generation: int, started: tuple[int, ...] | None
     ) -> None:
         """The process sentinel saw a worker die. started: tickets that it had begun to compute."""
-        parts = control.pack(control.Lost(worker_id, generation, "killed", started))
+        is_blameless = self.random.random() < 0.3
+        lost = control.Lost(worker_id, generation, "killed", started, is_blameless)
+        parts = control.pack(lost)
         self.core.receive_from_worker(b"supervisor", parts, self.now_ns)
         self._turn()
 
     def supervisor_shares_version_0(self) -> None:
         """A roll, or its end: version 0 is split between the versions, or not any more."""
         weights = self.random.choice(((), ((1, 1), (2, 2)), ((1, 3),)))
-        parts = control.pack(control.Share("s", weights))
+        labels = self.random.choice(((), (("stable", 1), ("canary", 2)), (("stable", 2),)))
+        parts = control.pack(control.Share("s", weights, labels))
         self.core.receive_from_worker(b"supervisor", parts, self.now_ns)
         self._turn()
+
+    def supervisor_retires_a_version(self) -> None:
+        """A version gets no more workers, as far as the supervisor knows now."""
+        retire = control.Retire(self.random.choice(("s/1", "s/2")), "rolled")
+        self.core.receive_from_worker(b"supervisor", control.pack(retire), self.now_ns)
+        self._turn()
+
+    def cut_network(self, routing_id: bytes, link: Link, until_ns: int) -> None:
+        """Hold what goes between a worker and the broker, both ways."""
+        link.hold(until_ns)
+        if routing_id in self._to_workers:
+            self._to_workers[routing_id].hold(until_ns)
 
     def _turn(self) -> None:
         self.core.handle_timer(self.now_ns)
