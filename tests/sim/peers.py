@@ -193,7 +193,7 @@ class SimWorker:
         self._world.after_ms(10, 1_000, lambda: self._thaw(life))
 
     def _lose_network(self, life: int) -> None:
-        """The connection stands and nothing comes through; perhaps for longer than anybody waits."""
+        """The connection stands and nothing comes through, perhaps for longer than one waits."""
         world = self._world
         until_ns = world.now_ns + world.random.randrange(10 * MS, 1_000 * MS)
         if self._link is not None:
