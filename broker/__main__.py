@@ -32,6 +32,9 @@ QUIET_MS = 100
 
 GRACE_MS_DEFAULT = 10_000
 
+#: A worker is lost when it was silent for their product. The broker tells them to its workers.
+HEARTBEAT_SETTINGS = ("heartbeat_interval_ms", "heartbeat_liveness")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until a signal. Returns the exit code: 0 drained, 1 could not start."""
@@ -40,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", metavar="ADDRESS")
     parser.add_argument("--requests-max", type=int, default=Settings.requests_max)
     parser.add_argument("--grace-ms", type=int, default=GRACE_MS_DEFAULT)
+    for name in HEARTBEAT_SETTINGS:
+        flag = "--" + name.replace("_", "-")
+        default = getattr(Settings, name)
+        parser.add_argument(flag, type=_positive, default=default, metavar="N")
     parser.add_argument("--stdin", action="store_true", help="read the settings from stdin")
     flags = parser.parse_args(arguments)
     document = {
@@ -47,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         "workers_address": flags.workers,
         "requests_max": flags.requests_max,
         "grace_ms": flags.grace_ms,
-    }
+    } | {name: getattr(flags, name) for name in HEARTBEAT_SETTINGS}
     if flags.stdin:
         document |= json.load(sys.stdin)
     elif not flags.producers or not flags.workers:
@@ -61,6 +68,7 @@ def run(document: dict[str, Any]) -> int:
     settings = Settings(
         requests_max=document.get("requests_max", Settings.requests_max),
         ready_ms=document.get("ready_ms", Settings.ready_ms),
+        **{name: document[name] for name in HEARTBEAT_SETTINGS if name in document},
     )
     core = Core(settings)
     for key in document.get("services", ()):
@@ -138,6 +146,13 @@ class _Stopping:
         left_ms = max(0, (self._until_ns - time.monotonic_ns()) // 1_000_000 + 1)
         left_ms = min(left_ms, QUIET_MS)
         return left_ms if timeout_ms is None else min(timeout_ms, left_ms)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
 
 
 def _report(line: dict[str, Any]) -> None:
