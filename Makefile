@@ -5,7 +5,7 @@ SHELL       := /bin/sh
 .SHELLFLAGS := -eu -c
 MAKEFLAGS   += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo stop restart status test test-fast sim faults check format lint types lock clean
+.PHONY: help setup serve demo stop restart status test test-fast sim soak faults check format lint types lock clean
 
 # The interpreter that makes the environment: 3.11 or 3.12, which is what MindSpore has wheels for.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
@@ -14,6 +14,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS  ?=
+MINUTES ?= 5
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +50,9 @@ test-fast: setup ## run the tests that start no process and need no MindSpore, i
 
 sim: setup ## run 10,000 seeds of the broker's simulator; ARGS="COUNT FIRST" for others
 	@exec $(BIN)/python -m tests.sim $(ARGS)
+
+soak: setup ## let everything go wrong at random for MINUTES=5; ARGS="--seed N --mode standalone"
+	@exec $(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 faults: setup ## run every test of a fault at full length, and write docs/reliability.md
 	@$(CHECK_TOOLS)

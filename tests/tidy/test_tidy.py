@@ -26,6 +26,15 @@ FUNCTION_LINES_MAX = 70
 #: Never on bytes that come from outside: they build objects or run code.
 UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "yaml"}
 UNSAFE_CALLS = {"eval", "exec"}
+#: A clock that somebody may set, and who may read it: nothing of theirs decides anything.
+WALL_CLOCKS = {
+    ("time", "time"),
+    ("time", "time_ns"),
+    ("datetime", "now"),
+    ("datetime", "utcnow"),
+    ("datetime", "today"),
+}
+WALL_CLOCK_READERS = {"telemetry/log.py"}
 FORKING = {("os", "fork"), ("os", "forkpty")}
 
 
@@ -89,6 +98,26 @@ def test_nothing_unpickles_evaluates_or_forks() -> None:
                 if isinstance(node.value, ast.Name) and (node.value.id, node.attr) in FORKING:
                     found.append(f"{name}: {node.attr}")
     assert not found, found
+
+
+@pytest.mark.shows("F29")
+def test_only_log_lines_read_a_clock_that_somebody_may_set() -> None:
+    found = {
+        name
+        for name, tree, _ in SOURCES
+        for node in ast.walk(tree)
+        if name.split("/")[0]
+        in ("protocol", "broker", "workers", "gateway", "mindbus", "telemetry")
+        and (
+            (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and (node.value.id, node.attr) in WALL_CLOCKS
+            )
+            or (isinstance(node, ast.ImportFrom) and node.module == "time")
+        )
+    }
+    assert found <= WALL_CLOCK_READERS, found
 
 
 @pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "NotImplementedError"])
