@@ -79,7 +79,9 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, jump: str, figures: 
         # The processes did see the jump: their log lines tell the time.
         os.kill(server.slot("plain/1/device0")["pid"], signal.SIGKILL)
         wait_until(lambda: server.slot("plain/1/device0")["restarts"] == 1)
-        hour = (datetime.now() + timedelta(seconds=int(jump))).strftime("-%Y-%m-%d-%H")[1:]
+        hour = (datetime.now().astimezone() + timedelta(seconds=int(jump))).strftime(
+            "-%Y-%m-%d-%H"
+        )[1:]
         wait_until(lambda: any(hour in line and "child" in line for line in server.stderr))
         figures(jump_s=float(jump), served=served)
 
