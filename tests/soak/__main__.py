@@ -29,6 +29,9 @@ THREADS_GROWTH_MAX = 4
 
 RECOVERY_S = 60.0
 
+#: Faults so long before the slowest request are shown.
+SHOWN_S = 5.0
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry of `python -m tests.soak`. Returns the exit code."""
@@ -135,7 +138,13 @@ def tell(
     print("  faults: " + ", ".join(f"{name} {n}" for name, n in sorted(faults.counts.items())))
     for outcome in (RIGHT, EXCUSED, TAKEN_BACK):
         print(f"  {outcome}: {history.count(outcome)}")
-    print(f"  slowest: {history.slowest_s:.1f} s")
+    took_s, ended_s, what = history.slowest
+    around = [
+        f"{kind} {at_s - ended_s + took_s:+.1f} s"
+        for at_s, kind in faults.log
+        if ended_s - took_s - SHOWN_S < at_s < ended_s
+    ]
+    print(f"  slowest: {took_s:.1f} s: {what}; faults around its begin: {', '.join(around)}")
     for story, count in history.excuses.most_common(12):
         print(f"    {count} x {story}")
     for name, pid in meter.samples:

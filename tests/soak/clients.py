@@ -40,14 +40,16 @@ class History:
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.excuses: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.slowest_s = 0.0
+        #: how long the slowest took, when it ended (monotonic), and what it was
+        self.slowest: tuple[float, float, str] = (0.0, 0.0, "")
         self._lock = threading.Lock()
 
     def note(self, door: str, outcome: str, story: str, took_s: float) -> None:
         """One request ended."""
         with self._lock:
             self.outcomes[door, outcome] += 1
-            self.slowest_s = max(self.slowest_s, took_s)
+            slow = (took_s, time.monotonic(), f"{door}, {outcome} {story[:100]}")
+            self.slowest = max(self.slowest, slow)
             if outcome == EXCUSED:
                 self.excuses[f"{door}: {story[:100]}"] += 1
             elif outcome not in (RIGHT, TAKEN_BACK) or took_s > HANG_S:

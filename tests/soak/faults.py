@@ -31,6 +31,8 @@ class Faults:
 
     def __init__(self, server: ServerProcess, seed: int) -> None:
         self.counts: Counter[str] = Counter()
+        #: (when, what) of each fault that was dealt
+        self.log: list[tuple[float, str]] = []
         self._server = server
         self._random = random.Random(seed)
         self._last_s = {"worker": 0.0, "infrastructure": 0.0}
@@ -51,6 +53,7 @@ class Faults:
         try:
             if self._kinds[kind]():
                 self.counts[kind] += 1
+                self.log.append((time.monotonic(), kind))
         except (NotRunningError, RefusedError, ProcessLookupError):
             self.counts[f"{kind}: not now"] += 1
         self.reset_failed()
