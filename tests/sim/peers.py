@@ -115,7 +115,7 @@ class SimClient:
 
 
 class SimWorker:
-    """A slot: incarnations of a worker process that crash, freeze, drain and come back."""
+    """A slot: incarnations of a process that crash, freeze, are cut off, drain and come back."""
 
     def __init__(self, world: World, slot: str, version: int, credit: int, is_extra: bool) -> None:
         self._world = world
@@ -151,6 +151,8 @@ class SimWorker:
         #: Tickets that this incarnation has begun to compute.
         self._started: list[int] = []
         self._computing = False
+        #: which directions of its connections are down: to the broker, from it
+        self._silent = (False, False)
         self._session.connect(self._world.now_ns)
         self._pump()
         self._tick(self._generation)
@@ -161,12 +163,12 @@ class SimWorker:
         if life != self._generation or self._session is None:
             return
         dice = self._world.random.random()
-        if dice < 0.40:
+        if dice < 0.4:
             self._crash()
         elif dice < 0.55:
             self._freeze(life)
-        elif dice < 0.70:
-            self._lose_network(life)
+        elif dice < 0.7:
+            self._cut_off(life)
         else:
             self._session.drain(self._world.now_ns)
             self._pump()
@@ -192,15 +194,6 @@ class SimWorker:
         self._frozen = []
         self._world.after_ms(10, 1_000, lambda: self._thaw(life))
 
-    def _lose_network(self, life: int) -> None:
-        """The connection stands and nothing comes through, perhaps for longer than one waits."""
-        world = self._world
-        until_ns = world.now_ns + world.random.randrange(10 * MS, 1_000 * MS)
-        if self._link is not None:
-            world.cut_network(self._routing_id, self._link, until_ns)
-        if world.has_faults:
-            world.after_ms(1_000, 1_500, lambda: self._meet_fate(life))
-
     def _thaw(self, life: int) -> None:
         if life != self._generation or self._session is None:
             return
@@ -209,6 +202,28 @@ class SimWorker:
             self._receive(parts)
         if self._world.has_faults:
             self._world.after_ms(30, 1_200, lambda: self._meet_fate(life))
+
+    def _cut_off(self, life: int) -> None:
+        """The network is down, in both directions or in one; connections made meanwhile wait."""
+        self._silent = self._world.random.choice(((True, True), (True, False), (False, True)))
+        for link in self._silent_links():
+            link.hold()
+        self._world.after_ms(10, 1_500, lambda: self._heal(life))
+
+    def _heal(self, life: int) -> None:
+        if life != self._generation or self._session is None:
+            return
+        links, self._silent = self._silent_links(), (False, False)
+        for link in links:
+            link.release()
+        if self._world.has_faults:
+            self._world.after_ms(30, 1_200, lambda: self._meet_fate(life))
+
+    def _silent_links(self) -> list[Link]:
+        if self._link is None:
+            return []
+        both = (self._link, self._world.link_to_worker(self._routing_id))
+        return [link for link, is_silent in zip(both, self._silent, strict=True) if is_silent]
 
     def _tick(self, life: int) -> None:
         if life != self._generation or self._session is None:
@@ -242,6 +257,8 @@ class SimWorker:
                     self._receive(parts) if life == (self._generation, self._epoch) else None
                 ),
             )
+            for link in self._silent_links():
+                link.hold()
         self._queue += [(self._epoch, arrival) for arrival in session.arrivals]
         session.arrivals.clear()
         for message in session.outbox:

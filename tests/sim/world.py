@@ -49,16 +49,31 @@ class Link:
         self._world = world
         self._deliver = deliver
         self._last_ns = 0
+        self._held: list[list[Any]] | None = None
         self.is_cut = False
-
-    def hold(self, until_ns: int) -> None:
-        """Nothing arrives before that time: the network is cut, and both ends do not know it."""
-        self._last_ns = max(self._last_ns, until_ns)
 
     def send(self, parts: list[Any]) -> None:
         delay_ns = self._world.random.randrange(10_000, 3 * MS)
         self._last_ns = max(self._last_ns + 1, self._world.now_ns + delay_ns)
-        self._world.at(self._last_ns, lambda: None if self.is_cut else self._deliver(parts))
+        self._world.at(self._last_ns, lambda: self._arrive(parts))
+
+    def hold(self) -> None:
+        """Let nothing arrive until `release`, as a network that is down."""
+        self._held = []
+
+    def release(self) -> None:
+        """What was held arrives, in its order, and everything from now on."""
+        held, self._held = self._held or [], None
+        for parts in held:
+            self._arrive(parts)
+
+    def _arrive(self, parts: list[Any]) -> None:
+        if self.is_cut:
+            return
+        if self._held is not None:
+            self._held.append(parts)
+        else:
+            self._deliver(parts)
 
 
 class World:
@@ -168,12 +183,6 @@ class World:
         self.core.receive_from_worker(b"supervisor", control.pack(retire), self.now_ns)
         self._turn()
 
-    def cut_network(self, routing_id: bytes, link: Link, until_ns: int) -> None:
-        """Hold what goes between a worker and the broker, both ways."""
-        link.hold(until_ns)
-        if routing_id in self._to_workers:
-            self._to_workers[routing_id].hold(until_ns)
-
     def _turn(self) -> None:
         self.core.handle_timer(self.now_ns)
         self._note_displaced()
@@ -256,6 +265,10 @@ class World:
         """A worker connects; returns its link to the broker."""
         self._to_workers[routing_id] = Link(self, deliver)
         return Link(self, lambda parts: self.receive_from_worker(routing_id, parts))
+
+    def link_to_worker(self, routing_id: bytes) -> Link:
+        """The other direction of a worker's connection."""
+        return self._to_workers[routing_id]
 
     def connect_client(self, routing_id: bytes, deliver: Callable[[list[Any]], None]) -> Link:
         """A client connects; returns its link to the broker."""
