@@ -27,6 +27,9 @@ from telemetry.log import configure, get_logger
 
 log = get_logger("BROKER")
 
+#: How long its last words to workers may take to leave.
+GOODBYE_MS = 200
+
 #: A broker that drains goes when nobody has asked for anything for so long.
 QUIET_MS = 100
 
@@ -91,7 +94,9 @@ def run(document: dict[str, Any]) -> int:
         refused = core.counters.refused
         more = switch.turn()
         stopping.note_turn(is_quiet=refused == core.counters.refused and not more)
-    switch.close()
+    core.say_goodbye()
+    switch.flush()
+    switch.close(GOODBYE_MS)
     return 0
 
 

@@ -378,6 +378,11 @@ class Core:
         """Refuse new requests from now on; what is held is finished."""
         self.admission.is_draining = True
 
+    def say_goodbye(self) -> None:
+        """Tell every worker that it is over, so that it need not find out by silence."""
+        for worker in self.registration.workers.values():
+            self.outbox.control(worker.routing_id, control.Disconnect(control.GOODBYE))
+
     def set_requests_max(self, requests_max: int) -> None:
         """Change the limit of requests while running (`set_max_enqueued_requests`)."""
         self.admission.set_requests_max(requests_max)

@@ -227,9 +227,9 @@ class Switch:
                 log.info("worker unreachable", worker_id=worker.worker_id)
                 self.core.worker_unreachable(worker, time.monotonic_ns())
 
-    def close(self) -> None:
-        """Close both sockets and the context; nothing is flushed any more."""
-        self._context.destroy(linger=0)
+    def close(self, linger_ms: int = 0) -> None:
+        """Close both sockets and the context. linger_ms: for what was sent and has not left."""
+        self._context.destroy(linger=linger_ms)
 
 
 def _failures(parts: list[Any], reason: str, text: str) -> list[Any]:

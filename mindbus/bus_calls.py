@@ -16,8 +16,8 @@ from protocol.values import BytesValue, Failure, StringValue, Value
 #: Seconds that a call may take if nobody says otherwise.
 TIMEOUT_DEFAULT = 30.0
 
-#: The broker ends a call on time; if it is silent the client does, so much later.
-SETTINGS = ClientSettings(slack_ms=250)
+#: The broker ends a call on time; if it is silent the client does, a little later.
+SETTINGS = ClientSettings()
 
 Instances = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Outcome = dict[str, Any] | BusError

@@ -35,7 +35,7 @@ from workers.supervisor.run_directory import (
     ipc_address,
 )
 from workers.supervisor.start_error import StartError
-from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER
+from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER, doors_grace_ms
 from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.worker_log import log_file_name
 
@@ -310,7 +310,8 @@ class Server:
             return [ChildSpec("gateway/0", GATEWAY, commands.gateway, embedded, CONTROL_FD)]
         age_ms = self.settings.connection_age_ms
         remote = {**document, "mode": "remote", "connection_age_ms": age_ms}
-        broker = {**document, "grace_ms": self.settings.grace_ms}
+        # It ends before the server's grace does, which workers and doors have a part of.
+        broker = {**document, "grace_ms": doors_grace_ms(self.settings.grace_ms)}
         return [
             ChildSpec("broker/0", BROKER, commands.broker, broker, REPORT_FD),
             *(

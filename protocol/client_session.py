@@ -53,7 +53,7 @@ class ClientSettings:
     budget_ms_default: int = limits.BUDGET_MS_DEFAULT
     patience_ms: int = 2_000
     drain_patience_ms: int = 15_000
-    slack_ms: int = 2_000
+    slack_ms: int = 250
 
 
 class Completion(NamedTuple):

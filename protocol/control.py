@@ -76,6 +76,10 @@ class Drain(NamedTuple):
     """From a worker: send me nothing more. From the broker: acknowledged, nothing will come."""
 
 
+#: Why a broker that was told to go disconnects its workers.
+GOODBYE = "the broker goes down"
+
+
 class Disconnect(NamedTuple):
     """The sender takes the connection for ended. reason: for logs."""
 

@@ -98,6 +98,8 @@ class WorkerSession:
         self.patient_until_ns = 0
         #: Tickets that the broker waits for. Empty outside of READY and DRAINING.
         self.in_flight: set[int] = set()
+        #: Why the broker was lost last.
+        self.lost_reason = ""
         #: Messages that broke the protocol.
         self.protocol_errors = 0
         #: Replies that were dropped because their connection is gone.
@@ -301,6 +303,7 @@ class WorkerSession:
 
     def _lose_broker(self, reason: str, now_ns: int) -> None:
         self._move(BROKER_LOST, reason, now_ns)
+        self.lost_reason = reason
         self.in_flight.clear()
         self.arrivals.clear()
         self.outbox.clear()

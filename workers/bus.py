@@ -19,7 +19,7 @@ from typing import Protocol
 
 import zmq
 
-from protocol import head, limits
+from protocol import control, head, limits
 from protocol import worker_session as ws
 from protocol.native import Buffer
 from protocol.worker_session import Arrival, SessionSettings, WorkerSession
@@ -193,7 +193,10 @@ class Bus:
     ) -> zmq.Socket[bytes]:
         """A new socket for a new connection: a new routing id, and no message of the old one."""
         if old is not None:
-            log.warning("broker lost", address=self._address, story=self._session.story())
+            # One that says that it goes is followed by another one, or by our own end.
+            is_orderly = self._session.lost_reason == control.GOODBYE
+            say = log.info if is_orderly else log.warning
+            say("broker lost", address=self._address, story=self._session.story())
             self._poller.unregister(old)
             old.close(linger=0)
         self._epoch = self._session.epoch

@@ -557,6 +557,14 @@ def test_a_draining_broker_refuses_new_requests_and_finishes_the_old(core: Core)
     assert answers(core) == [(b"c", 2, "draining"), (b"c", 1, b"answer")]
 
 
+def test_a_broker_that_goes_tells_its_workers() -> None:
+    core = broker_with_worker()
+    core.receive_from_worker(b"w2", ready("slot2"), 0)
+    core.outbox.take()
+    core.say_goodbye()
+    assert controls(core) == [(b"w1", "DISCONNECT"), (b"w2", "DISCONNECT")]
+
+
 def test_rubbish_is_counted_and_answered_where_an_id_can_be_read(core: Core) -> None:
     core.receive_from_client(b"c", [b"GET / HTTP/1.1"], 0)
     core.receive_from_client(b"c", [b""], 0)

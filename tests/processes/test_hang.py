@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mindbus.bus_client import BusClient
+from mindbus.runtime_client import RuntimeClient
 from tests.figures import Figures
 from tests.processes.probe import SERVABLES, broker_stats, probe_server
 from tests.processes.server_process import ServerProcess
@@ -127,3 +128,26 @@ def test_a_long_stage_within_the_limit_is_left_alone() -> None:
         results = client.infer("probe", "slow", [{"x": row} for row in rows], timeout=60)
         assert len(results) == 400
         assert slots_of(server)["probe/1/device0"]["pid"] == before
+
+
+@pytest.mark.shows("F2", "F26")
+def test_a_worker_that_is_stopped_while_it_drains_does_not_keep_what_it_holds(
+    figures: Figures,
+) -> None:
+    with (
+        probe_server("--device-ids", "0,1") as server,
+        BusClient(server.producers_address) as client,
+    ):
+        rows = np.random.default_rng(2).random((200, 4), np.float32)
+        futures = [client.submit("probe", "slow", {"x": row}, timeout=60) for row in rows]
+        slot = slots_of(server)["probe/1/device0"]
+        wait_until(lambda: broker_stats(server)["counters"]["answered"] > 5)
+        os.kill(slot["pid"], signal.SIGSTOP)
+        with RuntimeClient(server.run_directory) as control:
+            control.slot_command("drain", "probe/1/device0")
+        begin = time.monotonic()
+        for future, row in zip(futures, rows, strict=True):
+            assert np.array_equal(future.result()[0]["y"], 2 * row)
+        figures(last_answer_ms=(time.monotonic() - begin) * 1_000)
+        wait_until(lambda: slots_of(server)["probe/1/device0"]["pid"] is None)
+        assert "stopped for" in slots_of(server)["probe/1/device0"]["last_exit"]

@@ -4,6 +4,7 @@ from workers.supervisor.stop_policy import (
     BROKER,
     CLOSE_DOORS,
     DONE,
+    DRAIN_BROKER,
     DRAIN_EXTRA_WORKERS,
     DRAIN_WORKERS,
     GATEWAY,
@@ -23,17 +24,24 @@ SWITCH = ChildPresence(BROKER)
 
 
 def test_doors_close_first_then_workers_drain_then_the_rest_leaves() -> None:
-    assert next_rung([SWITCH, OPEN, DEVICE], 0, 100) == CLOSE_DOORS
-    assert next_rung([SWITCH, CLOSED, DEVICE], 0, 100) == DRAIN_WORKERS
-    assert next_rung([SWITCH, CLOSED], 0, 100) == LEAVE
-    assert next_rung([SWITCH], 0, 100) == LEAVE
+    assert next_rung([OPEN, DEVICE], 0, 100) == CLOSE_DOORS
+    assert next_rung([CLOSED, DEVICE], 0, 100) == DRAIN_WORKERS
+    assert next_rung([CLOSED], 0, 100) == LEAVE
     assert next_rung([], 0, 100) == DONE
 
 
 def test_extra_workers_drain_before_the_device_workers_that_compute_their_models() -> None:
+    assert next_rung([OPEN, DEVICE, EXTRA], 0, 100) == CLOSE_DOORS
+    assert next_rung([CLOSED, DEVICE, EXTRA], 0, 100) == DRAIN_EXTRA_WORKERS
+    assert next_rung([CLOSED, DEVICE], 0, 100) == DRAIN_WORKERS
+
+
+def test_a_broker_finishes_what_it_holds_while_the_workers_are_there() -> None:
     assert next_rung([SWITCH, OPEN, DEVICE, EXTRA], 0, 100) == CLOSE_DOORS
-    assert next_rung([SWITCH, CLOSED, DEVICE, EXTRA], 0, 100) == DRAIN_EXTRA_WORKERS
-    assert next_rung([SWITCH, CLOSED, DEVICE], 0, 100) == DRAIN_WORKERS
+    assert next_rung([SWITCH, CLOSED, DEVICE, EXTRA], 0, 100) == DRAIN_BROKER
+    assert next_rung([SWITCH, DEVICE], 0, 100) == DRAIN_BROKER
+    assert next_rung([CLOSED, DEVICE], 0, 100) == DRAIN_WORKERS
+    assert next_rung([SWITCH, DEVICE], 100, 100) == KILL
 
 
 def test_workers_drain_when_the_gateway_died() -> None:

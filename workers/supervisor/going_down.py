@@ -9,7 +9,7 @@ from workers.supervisor import stop_policy
 from workers.supervisor.crew import Crew
 from workers.supervisor.member import Member
 from workers.supervisor.slot import NS_PER_MS
-from workers.supervisor.stop_policy import WORKER
+from workers.supervisor.stop_policy import BROKER, WORKER
 
 
 def go_down(crew: Crew, now_ns: int, deadline_ns: int) -> bool:
@@ -18,6 +18,8 @@ def go_down(crew: Crew, now_ns: int, deadline_ns: int) -> bool:
     match stop_policy.next_rung([member.presence for member in present], now_ns, deadline_ns):
         case stop_policy.CLOSE_DOORS:
             _close_doors(crew, present, now_ns, deadline_ns)
+        case stop_policy.DRAIN_BROKER:
+            _drain(crew, [member for member in present if member.spec.kind == BROKER], now_ns)
         case stop_policy.DRAIN_EXTRA_WORKERS:
             _drain(crew, [member for member in present if member.spec.needs_devices], now_ns)
         case stop_policy.DRAIN_WORKERS:

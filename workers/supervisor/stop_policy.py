@@ -1,9 +1,10 @@
 """The order in which a server goes down, as a pure function.
 
-Doors first, so that nothing new comes in and what is in flight is answered; then the workers,
-while the broker can still acknowledge their drain, and extra workers before the device workers that
-compute their models; then gateways and broker; and at the deadline whoever is left is killed. The
-rung follows from who is still there, so it needs no memory.
+Doors first, so that nothing new comes in and what is in flight is answered; then a broker that is a
+process of its own, which finishes what direct producers wait for and goes; then the workers, extra
+workers before the device workers that compute their models; then gateways, one of which may have
+the broker inside; and at the deadline whoever is left is killed. The rung follows from who is still
+there, so it needs no memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ BROKER = "broker"
 KINDS = (BROKER, GATEWAY, WORKER)
 
 CLOSE_DOORS = "CLOSE_DOORS"
+DRAIN_BROKER = "DRAIN_BROKER"
 DRAIN_EXTRA_WORKERS = "DRAIN_EXTRA_WORKERS"
 DRAIN_WORKERS = "DRAIN_WORKERS"
 LEAVE = "LEAVE"
@@ -48,6 +50,8 @@ def next_rung(children: Collection[ChildPresence], now_ns: int, deadline_ns: int
         return KILL
     if any(child.kind == GATEWAY and child.is_serving for child in children):
         return CLOSE_DOORS
+    if any(child.kind == BROKER for child in children):
+        return DRAIN_BROKER
     if any(child.needs_devices for child in children):
         return DRAIN_EXTRA_WORKERS
     if any(child.kind == WORKER for child in children):

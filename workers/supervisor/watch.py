@@ -61,13 +61,15 @@ class Watch:
             return None
         is_late = now_ns - progress.beat_ns >= self._limits.stopped_ms * NS_PER_MS
         is_stopped = is_late and _state_of(member.child.pid) in STOPPED_STATES
-        return verdict(progress, is_stopped, now_ns, self._limits)
+        reason = verdict(progress, is_stopped, now_ns, self._limits)
+        # Who drains has a limit of its own for all but this: what it holds waits for nothing.
+        return reason if is_stopped or member.slot.state == slots.READY else None
 
 
 def _is_watched(member: Member) -> bool:
-    """It serves; who starts or drains has limits of its own."""
+    """It serves, or finishes what it holds; who starts has limits of its own."""
     return (
-        member.slot.state == slots.READY
+        member.slot.state in (slots.READY, slots.DRAINING)
         and member.child is not None
         and member.child.page is not None
         and not member.slot.snapshot().is_killed
