@@ -3,10 +3,14 @@
 After a process was killed the driver may take seconds to release its device. What is told then
 differs by the layer that notices; these marks are all that reports of such cases show:
 
-    507033                      open device failed (Ascend/samples, issues 16 and 21)
-    507018                      the previous tenant left it in a bad state
-    EL0005, Resource_Busy       the resource is busy
-    DRV_ERROR_BUSY              the same, from the driver; gone after about two seconds
+    507033                  ACL_ERROR_RT_DEV_SETUP_ERROR, "device setup error": the device cannot be
+                            opened, for whatever reason (Ascend/samples, issues 16 and 21)
+    EL0005, Resource_Busy   "The resources are busy": occupied, or being reset; "wait for a while
+                            and try again" (hw-native-sys/PTOAS, pull request 765)
+    DRV_ERROR_BUSY          the same, from the driver; gone within 2 s (hw-native-sys/simpler, 1979)
+
+No mark is 507018, ACL_ERROR_RT_AICPU_EXCEPTION: that is any fault of an AICPU kernel, and so of a
+model, too. Where it came from a device (hw-native-sys/simpler, issue 2395) waiting did not help.
 
 Not run on Ascend hardware: only the texts are known, not how long such a state lasts.
 """
@@ -21,7 +25,7 @@ BUSY = "busy"
 FAULT = "fault"
 
 _BUSY_MARKS = re.compile(
-    r"\b(507033|507018|EL0005)\b|resource[ _]?busy|DRV_ERROR_BUSY|device or resource busy",
+    r"\b(507033|EL0005)\b|resource[ _]?busy|DRV_ERROR_BUSY|device or resource busy",
     re.IGNORECASE,
 )
 
