@@ -1,4 +1,4 @@
-"""Which errors of a device pass by themselves: another process still holds it, or did. Pure.
+"""Which device errors pass by themselves, and how a text of MindSpore is cut to size. Pure.
 
 After a process was killed the driver may take seconds to release its device. What is told then
 differs by the layer that notices; these marks are all that reports of such cases show:
@@ -24,6 +24,11 @@ BUSY = "busy"
 #: The device cannot be used, however often it is tried.
 FAULT = "fault"
 
+#: Where the first of MindSpore's sections begins.
+_SECTION = "\n\n---"
+#: What CANN has said, in a section of its own.
+_ASCEND_LINE = re.compile(r"-{4,}\n- Ascend Error Message:\n-{4,}\s+([^\s-][^\n]*)")
+
 _BUSY_MARKS = re.compile(
     r"\b(507033|EL0005)\b|resource[ _]?busy|DRV_ERROR_BUSY|device or resource busy",
     re.IGNORECASE,
@@ -33,3 +38,13 @@ _BUSY_MARKS = re.compile(
 def is_busy(text: str) -> bool:
     """Whether an error's text says that the device is held by somebody else."""
     return _BUSY_MARKS.search(text) is not None
+
+
+def brief_text(text: str) -> str:
+    """A text of MindSpore with the first line of what Ascend said, without its list of C++ frames.
+
+    MindSpore itself says no more than "the details refer to 'Ascend Error Message'".
+    """
+    own = text.split(_SECTION, 1)[0].strip()
+    ascend = _ASCEND_LINE.search(text)
+    return own if ascend is None else f"{own} {ascend[1].strip()}".strip()

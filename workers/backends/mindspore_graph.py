@@ -32,6 +32,7 @@ from telemetry.log import get_logger
 from workers.backends.base import Array, BackendError, DeviceReport, TensorSpec
 from workers.backends.mindir import GraphSignature, MindirError, read_signature
 from workers.backends.mindspore_discovery import MindSporeMissingError, require_package
+from workers.device_errors import brief_text
 from workers.servable.declarations import ModelDeclaration
 
 log = get_logger("SERVING")
@@ -338,4 +339,4 @@ def _unshared(outputs: list[Array]) -> list[Array]:
 
 def _brief(error: BaseException) -> str:
     """An error's text without MindSpore's list of C++ frames, which the log has with the cause."""
-    return str(error).split("\n\n---", 1)[0].strip() or type(error).__name__
+    return brief_text(str(error)) or type(error).__name__
