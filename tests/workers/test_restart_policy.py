@@ -148,10 +148,19 @@ def test_a_busy_device_is_tried_again_with_growing_pauses(tries: int, pause_ms: 
     assert next_action([slot], due_ns, LIMITS) == Spawn("a")
 
 
+@pytest.mark.shows("R8")
+def test_the_last_try_of_a_busy_device_begins_when_its_limit_is_reached() -> None:
+    limit_ns = 30 * SECOND
+    slot = busy(9, limit_ns - SECOND)  # the pause alone would be four seconds
+    assert next_timer_ns([slot], LIMITS) == limit_ns
+    assert next_action([slot], limit_ns - 1, LIMITS) is None
+    assert next_action([slot], limit_ns, LIMITS) == Spawn("a")
+
+
 def test_a_device_that_stays_busy_is_a_fault_of_this_slot_only() -> None:
     other = SlotSnapshot("b", VACANT, 0, 0)
     late = busy(9, 30 * SECOND)
-    assert next_action([busy(9, 30 * SECOND - 1), other], 30 * SECOND, LIMITS) == Spawn("b")
+    assert next_action([busy(9, 30 * SECOND - 1), other], 30 * SECOND - 1, LIMITS) == Spawn("b")
     assert next_action([late, other], 30 * SECOND, LIMITS) == Fault("a")
 
 

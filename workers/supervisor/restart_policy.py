@@ -36,9 +36,9 @@ class RestartLimits:
     2·base, 4·base … up to max, each ± jitter. restarts_max within restarts_period_ms is the
     restart intensity: one more and the slot is given up. start_limit_ms None: a start may take as
     long as it takes (MindSpore Serving has no limit; a first compilation can take minutes).
-    device_*: a busy device is tried again after device_retry_ms, twice that … up to the maximum,
-    until device_limit_ms after it was first found busy: what a killed process held is released
-    within seconds, if at all.
+    device_*: a busy device is tried again after device_retry_ms, twice that … up to the maximum;
+    the last try begins device_limit_ms after it was first found busy, at the latest: what a killed
+    process held is released within seconds, if at all.
     """
 
     backoff_base_ms: int = 1_000
@@ -144,7 +144,9 @@ def _due_ns(slot: SlotSnapshot, limits: RestartLimits) -> int:
     if slot.device_tries:
         # 2 ** 32 of whatever unit is beyond the maximum.
         pause_ms = limits.device_retry_ms << min(slot.device_tries - 1, 32)
-        return slot.since_ns + min(pause_ms, limits.device_retry_max_ms) * NS_PER_MS
+        pause_ms = min(pause_ms, limits.device_retry_max_ms)
+        last_ns = slot.device_since_ns + limits.device_limit_ms * NS_PER_MS
+        return min(slot.since_ns + pause_ms * NS_PER_MS, last_ns)
     return slot.since_ns + backoff_ns(slot.failures, slot.jitter, limits)
 
 
