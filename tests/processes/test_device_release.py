@@ -212,8 +212,8 @@ def test_a_first_start_waits_for_a_busy_device_and_fails_with_a_broken_one(
     devices: Devices,
 ) -> None:
     devices.script(0, release_ms=1_500)
-    holder = devices.root / "device0.holder"
-    holder.write_text(json.dumps({"pid": 2**22 - 1}))  # it has just died
+    holders = devices.root / "device0.holders"
+    holders.write_text(json.dumps({str(2**22 - 1): None}))  # it has just died
     with serve_probe(devices, "0") as server:
         assert slot_of(server, "probe/1/device0")["generation"] >= 2
     devices.script(0, state="broken")

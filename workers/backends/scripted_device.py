@@ -7,8 +7,9 @@ MINDBUS_SCRIPTED_DEVICES names a directory. `device<id>.json` in it says how tha
     {"state": "broken"}             cannot be opened at all
     {"opens_as": ["CPU", 7]}        the process lands on another device than it asked for
 
-Without the variable, or the file, every device opens. `device<id>.holder` is the state: who holds
-it, and since when it has been known that the holder is dead. Times are monotonic.
+Without the variable, or the file, every device opens. Servables share a device, so a holder that
+lives does not make it busy; one that has died does, until it is released. `device<id>.holders` is
+the state: the process ids, and since when each has been known to be dead. Times are monotonic.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def open_device(target: str, device_id: int) -> DeviceReport:
         raise BackendError(f"{name} cannot be opened: no such device")
     if script.get("state") == "wedged":
         raise BackendError(f"{name} cannot be opened: Resource_Busy (EL0005), it is wedged")
-    _take(Path(directory) / f"device{device_id}.holder", script.get("release_ms", 0), name)
+    _take(Path(directory) / f"device{device_id}.holders", script.get("release_ms", 0), name)
     found = DeviceReport(*script.get("opens_as", (target, device_id)))
     if found != (target, device_id):
         raise BackendError(f"{name} was asked for, but the process is on {found.target} {found.id}")
@@ -44,27 +45,39 @@ def open_device(target: str, device_id: int) -> DeviceReport:
 
 
 def _take(path: Path, release_ms: int, name: str) -> None:
-    """Become the holder. Raises BackendError while another one lives or has just died."""
+    """Become a holder. Raises BackendError while one that has died is not released."""
     with path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        state = json.loads(file.read() or "{}")
-        pid, now_ms = state.get("pid"), time.monotonic_ns() // 1_000_000
-        if pid is not None and pid != os.getpid():
-            is_alive = Path(f"/proc/{pid}").exists()
-            dead_ms = None if is_alive else state.get("dead_ms", now_ms)
-            if dead_ms is None or now_ms < dead_ms + release_ms:
-                _write(file, {"pid": pid} if is_alive else {"pid": pid, "dead_ms": dead_ms})
-                raise BackendError(
-                    f"{name} cannot be opened: Resource_Busy (EL0005), held by process {pid}"
-                )
-        _write(file, {"pid": os.getpid()})
+        now_ms = time.monotonic_ns() // 1_000_000
+        dead_ms = {
+            pid: None if _lives(pid) else (since_ms or now_ms)
+            for pid, since_ms in json.loads(file.read() or "{}").items()
+        }
+        held = {
+            pid: since_ms
+            for pid, since_ms in dead_ms.items()
+            if since_ms is None or now_ms < since_ms + release_ms
+        }
+        busy = [pid for pid, since_ms in held.items() if since_ms is not None]
+        if not busy:
+            held[str(os.getpid())] = None
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(held))
+    if busy:
+        raise BackendError(
+            f"{name} cannot be opened: Resource_Busy (EL0005), held by process {', '.join(busy)}"
+        )
 
 
-def _write(file: Any, state: dict[str, Any]) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(json.dumps(state))
+def _lives(pid: str) -> bool:
+    """Whether the process runs; one that waits to be reaped holds nothing any more."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return not stat.rpartition(") ")[2].startswith("Z")
 
 
 def _read(path: Path) -> dict[str, Any]:
