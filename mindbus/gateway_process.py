@@ -96,8 +96,8 @@ class Gateway:
 
     async def open_grpc(
         self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
-    ) -> str:
-        """Open the gRPC door; returns the address that it got. Raises DoorError."""
+    ) -> GrpcDoor:
+        """Open the gRPC door; it knows the address that it got. Raises DoorError."""
         handler = MsServiceHandler(self._bus)
         door = await GrpcDoor.open(
             handler,
@@ -107,7 +107,9 @@ class Gateway:
             reuse_port=reuse_port,
             connection_age_ms=self._connection_age_ms if reuse_port else 0,
         )
-        return self._opened(door)
+        self._doors.append(door)
+        log.info("door opened", address=door.address)
+        return door
 
     async def open_rest(
         self,
@@ -119,13 +121,9 @@ class Gateway:
         """Open the REST door, perhaps with a listening socket that is there. Raises DoorError."""
         handler = RestfulHandler(self._bus, max_msg_mb_size * limits.MIB)
         door = await RestDoor.open(handler, address, max_msg_mb_size, tls, listener=listener)
-        self._opened(door)
-        return door
-
-    def _opened(self, door: GrpcDoor | RestDoor) -> str:
         self._doors.append(door)
         log.info("door opened", address=door.address)
-        return door.address
+        return door
 
     def set_requests_max(self, requests_max: int) -> None:
         """Change the broker's limit of requests, where the broker is ours."""
@@ -215,21 +213,12 @@ class CommandChannel:
         gateway = self._gateway
         match command["command"]:
             case "open_grpc":
-                tls, size = (
-                    TlsSettings.from_document(command.get("tls")),
-                    command["max_msg_mb_size"],
-                )
                 is_shared = command.get("reuse_port", False)
-                return {
-                    "address": await gateway.open_grpc(command["address"], size, tls, is_shared)
-                }, []
+                grpc_door = await gateway.open_grpc(*_door_settings(command), is_shared)
+                return {"address": grpc_door.address}, []
             case "open_rest":
-                tls, size = (
-                    TlsSettings.from_document(command.get("tls")),
-                    command["max_msg_mb_size"],
-                )
                 listener = self._take_listener() if command.get("fds") else None
-                door = await gateway.open_rest(command["address"], size, tls, listener)
+                door = await gateway.open_rest(*_door_settings(command), listener)
                 return {"address": door.address, "fds": 1}, [door.listener.fileno()]
             case "limits":
                 gateway.set_requests_max(command["requests_max"])
@@ -250,6 +239,11 @@ class CommandChannel:
         """Send one line to the supervisor; it is small, and the supervisor always reads."""
         with contextlib.suppress(ConnectionError, BlockingIOError):
             socket.send_fds(self._channel, [encode_line(line)], list(fds))
+
+
+def _door_settings(command: dict[str, Any]) -> tuple[str, int, TlsSettings | None]:
+    tls = TlsSettings.from_document(command.get("tls"))
+    return command["address"], command["max_msg_mb_size"], tls
 
 
 async def serve(document: dict[str, Any], channel: socket.socket) -> int:

@@ -203,7 +203,7 @@ class InProcessServer:
         assert gateway is not None
         opener = gateway.open_grpc if kind == GRPC else gateway.open_rest
         try:
-            bound = self._on_loop(lambda: opener(address, max_msg_mb_size, settings))
+            bound = self._on_loop(lambda: opener(address, max_msg_mb_size, settings)).address
         except (DoorError, OSError) as error:
             raise StartError(str(error)) from None
         print(
