@@ -18,6 +18,7 @@ from mindbus.bus_errors import DeadlineExceeded, Overloaded
 from protocol import head as heads
 from protocol import ms_service_pb2 as pb
 from protocol import native, status
+from tests.figures import Figures
 from tests.processes.doors import DEADLINE_S, PREDICT, GrpcDoor, RestDoor, tensor
 from tests.processes.probe import probe_server
 from tests.processes.server_process import ServerProcess
@@ -78,7 +79,9 @@ def test_at_the_limit_every_door_says_so_in_the_known_words(mode: str) -> None:
 
 
 @pytest.mark.shows("F23", "R10")
-def test_deadlines_are_kept_whether_a_request_waits_or_runs(server: ServerProcess) -> None:
+def test_deadlines_are_kept_whether_a_request_waits_or_runs(
+    server: ServerProcess, figures: Figures
+) -> None:
     door = GrpcDoor(server.grpc_address, "probe")
     with BusClient(server.producers_address) as client:
         credit = client.stats()["workers"][0]["credit"]
@@ -96,6 +99,8 @@ def test_deadlines_are_kept_whether_a_request_waits_or_runs(server: ServerProces
         for future in futures:
             with pytest.raises(DeadlineExceeded):
                 future.result(DEADLINE_S)
+            late_ms = (time.monotonic() - begin_s - 2.0) * 1_000
+        figures(requests=len(futures), last_answer_after_deadline_ms=late_ms)
         assert time.monotonic() - begin_s < 6, "answered only when the worker was done"
         wait_until(lambda: client.stats()["requests"] == 0)
         wait_until(lambda: in_flight(client) == 0)
