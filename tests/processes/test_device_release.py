@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 
 from mindspore_serving.client import Client
 from tests.figures import Figures
+from tests.processes.load import load
 from tests.processes.probe import SERVABLES
 from tests.processes.scale import command
 from tests.processes.server_process import ServerProcess
@@ -61,25 +62,21 @@ def slot_of(server: ServerProcess, name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def asking(server: ServerProcess) -> Iterator[list[Any]]:
+def asking(server: ServerProcess, servable: str = "probe") -> Iterator[list[Any]]:
     """A client that never retries; what was wrong with its answers."""
-    wrong: list[Any] = []
-    over = threading.Event()
 
-    def ask() -> None:
-        client = Client(server.grpc_address, "probe", "double")
-        while not over.wait(0.005):
+    def make_ask(_number: int) -> Callable[[], Any]:
+        client = Client(server.grpc_address, servable, "double")
+
+        def ask() -> Any:
             answer = client.infer([{"x": ROW}])
-            if not (isinstance(answer, list) and answer[0]["y"].tolist() == [2] * 4):
-                wrong.append(answer)
+            is_right = isinstance(answer, list) and answer[0]["y"].tolist() == [2] * 4
+            return None if is_right else answer
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield wrong
-    finally:
-        over.set()
-        thread.join()
+        return ask
+
+    with load(make_ask, clients=1, pause_s=0.005) as clients:
+        yield clients.failures
 
 
 @pytest.mark.shows("F27", "R8")
@@ -114,7 +111,7 @@ def test_a_device_that_is_never_released_is_a_fault_of_one_slot_until_it_is_rese
     devices: Devices, figures: Figures
 ) -> None:
     flags = ("--device-limit-ms", "2000")
-    with serve(devices, *flags, ids="0") as server, asking_other(server) as wrong:
+    with serve(devices, *flags, ids="0") as server, asking(server, "plain") as wrong:
         devices.script(0, state="wedged")
         begin = time.monotonic()
         os.kill(slot_of(server, "probe/1/device0")["pid"], signal.SIGKILL)
@@ -136,28 +133,6 @@ def test_a_device_that_is_never_released_is_a_fault_of_one_slot_until_it_is_rese
         again = Client(server.grpc_address, "probe", "double").infer([{"x": ROW}])
         assert again[0]["y"].tolist() == [2] * 4
     assert wrong == []
-
-
-@contextmanager
-def asking_other(server: ServerProcess) -> Iterator[list[Any]]:
-    """A client of another servable, which nothing happens to."""
-    wrong: list[Any] = []
-    over = threading.Event()
-
-    def ask() -> None:
-        client = Client(server.grpc_address, "plain", "double")
-        while not over.wait(0.01):
-            answer = client.infer([{"x": np.float32(2)}])
-            if not isinstance(answer, list) or "error" in answer[0]:
-                wrong.append(answer)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield wrong
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.mark.shows("F27", "R8")
