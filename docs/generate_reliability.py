@@ -30,8 +30,9 @@ HEAD = """\
 # Reliability
 
 What MindBus promises when something breaks, the tests that show it, and what they measured in their
-last full run ({date}, {machine}; nothing else ran). This file is written by `make faults`; the
-promises stand in [reliability/](reliability), the tests name them by `@pytest.mark.shows`.
+last run ({date}, {machine}, {length} length). This file is written by `make faults`, which runs them
+at full length; the promises stand in [reliability/](reliability), the tests name them by
+`@pytest.mark.shows`.
 
 ## What is promised, and what is not
 
@@ -126,7 +127,7 @@ def generated(
     entries: Mapping[str, Sequence[Entry]], tests: Sequence[Proof], run: Mapping[str, Any]
 ) -> str:
     """The whole document. run: what `pytest --figures` wrote."""
-    lines = [HEAD.format(date=run["date"], machine=run["machine"])]
+    lines = [HEAD.format(date=run["date"], machine=run["machine"], length=run["length"])]
     for chapter, (title, _) in CHAPTERS.items():
         lines += ["", f"## {title}", ""]
         lines += ["| | what | promised | shown by | last run |", "|---|---|---|---|---|"]

@@ -91,5 +91,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if path is not None:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-        content = {"date": today, "machine": machine, "tests": shown}
+        length = "full" if config.getoption("--full") else "short"
+        content = {"date": today, "machine": machine, "length": length, "tests": shown}
         path.write_text(json.dumps(content, indent=1) + "\n")
