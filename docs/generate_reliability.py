@@ -30,8 +30,8 @@ HEAD = """\
 # Reliability
 
 What MindBus promises when something breaks, the tests that show it, and what they measured in their
-last run ({date}, {machine}, {length} length). This file is written by `make faults`, which runs them
-at full length; the promises stand in [reliability/](reliability), the tests name them by
+last run ({date}, {machine}, {length} length). This file is written by `make faults`, which runs
+them at full length; the promises stand in [reliability/](reliability), the tests name them by
 `@pytest.mark.shows`.
 
 ## What is promised, and what is not
