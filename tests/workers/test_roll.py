@@ -529,3 +529,14 @@ def test_a_device_fault_ends_a_roll_and_nobody_else_is_touched() -> None:
     assert place.ask(roll) is None
     assert roll.failure == RollFailure("a", STARTING)
     assert place.seen["b"].state == slots.READY
+
+
+def test_a_worker_that_keeps_dying_does_not_keep_its_servable_from_another_version() -> None:
+    for mode in (SURGE, IN_PLACE):
+        place = Place("a/1")
+        place.set("a/1", slots.BACKOFF)
+        roll = place.roll(("a/1", "a/2", mode))
+        if mode == IN_PLACE:
+            assert place.ask(roll) == Drain("a/1", is_final=True)
+            place.set("a/1", slots.BACKOFF)
+        assert place.ask(roll) == Begin("a/1", "a/2")

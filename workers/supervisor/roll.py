@@ -8,8 +8,9 @@
 
 Rules
 1. The next replacement begins only while every slot that takes part is READY, or empty because
-   nobody wants it (extra workers go with the last device worker of their version). A crash in the
-   middle pauses the roll by itself, until the slot has come back.
+   nobody wants it (extra workers go with the last device worker of their version), or down and on
+   its way to another version, which may be the cure. Any other crash in the middle pauses the roll
+   by itself, until the slot has come back.
 2. SETTLING: the new process must stay READY for `settle_ms`, so that one that crashes in its first
    seconds is met while the others still run what they ran before.
 3. The first failure ends the roll. What has been replaced stays; a surge leaves the old process,
@@ -117,8 +118,11 @@ def _is_gone(seen: SlotSnapshot) -> bool:
     return seen.state in (slots.VACANT, slots.BACKOFF) and not seen.is_wanted
 
 
-def _is_settled(seen: SlotSnapshot) -> bool:
-    return seen.state == slots.READY or _is_gone(seen)
+def _is_settled(seen: SlotSnapshot, step: Replacement) -> bool:
+    """It runs, or nobody wants it, or it keeps dying and is about to leave for another version."""
+    leaves = step.is_reload and step.state != DONE
+    is_down = seen.state in (slots.BACKOFF, *slots.GIVEN_UP)
+    return seen.state == slots.READY or _is_gone(seen) or (leaves and is_down)
 
 
 class Roll:
@@ -230,13 +234,7 @@ class Roll:
             current.new = current.old
             self._finish(current)
             return None
-        if any(
-            not (
-                _is_settled(seen[other])
-                or (_may_fail(step) and seen[other].state in slots.GIVEN_UP)
-            )
-            for step, other in self._slots_now()
-        ):
+        if any(not _is_settled(seen[other], step) for step, other in self._slots_now()):
             return None
         if current.new != current.old and current.new in seen:
             return self._leave_to(current, seen)
