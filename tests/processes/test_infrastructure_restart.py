@@ -30,7 +30,7 @@ from tests.processes.waiting import wait_until
 pytestmark = pytest.mark.process
 
 #: Rounds of a full run, and of the run that goes with every change.
-ROUNDS, ROUNDS_SHORT = 20, 5
+ROUNDS, ROUNDS_SHORT = 20, 3
 
 TARGET = "/model/probe:double"
 

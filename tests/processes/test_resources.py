@@ -161,7 +161,7 @@ def test_the_broker_answers_while_a_model_is_loaded(tmp_path: Path, figures: Fig
 def test_reloads_leave_no_memory_and_no_process_behind(
     tmp_path: Path, figures: Figures, is_full: bool
 ) -> None:
-    cycles = 50 if is_full else 8
+    cycles = 50 if is_full else 6
     write_version(tmp_path, 1)
     write_version(tmp_path, 2)
     with serving(tmp_path, "--servable", "scale:1") as (server, load):

@@ -27,7 +27,7 @@ from tests.processes.waiting import wait_until
 pytestmark = pytest.mark.process
 
 #: Rounds of rolling restart under load: of a full run, and of the run that goes with every change.
-ROUNDS, ROUNDS_SHORT = 20, 6
+ROUNDS, ROUNDS_SHORT = 20, 4
 
 #: A new worker counts as settled at once: these tests are about requests, not about bad versions.
 SETTLE_MS = 0

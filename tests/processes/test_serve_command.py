@@ -115,7 +115,8 @@ def test_the_status_shows_every_process_and_the_brokers_numbers(server: ServerPr
     ]
     assert status["broker"]["counters"]["answered"] >= 1
     text = mindbus("status", "--run-directory", str(server.run_directory)).stdout
-    assert text.startswith(f"MindBus serving, pid {server.process.pid}, mode {status['mode']}\n")
+    pid, mode = server.process.pid, status["mode"]
+    assert text.startswith(f"MindBus serving, ready, pid {pid}, mode {mode}\n")
 
 
 def test_infer_finds_the_server_of_the_run_directory_by_itself(server: ServerProcess) -> None:

@@ -21,8 +21,9 @@ def main() -> int:
     numbers = [int(argument) for argument in sys.argv[1:]]
     seeds, first = (numbers + [SEEDS_DEFAULT, 0][len(numbers) :])[:2]
     begin = time.monotonic()
+    size = max(1, min(CHUNK, seeds // (4 * multiprocessing.cpu_count())))
     chunks = [
-        (start, min(CHUNK, first + seeds - start)) for start in range(first, first + seeds, CHUNK)
+        (start, min(size, first + seeds - start)) for start in range(first, first + seeds, size)
     ]
     failures: list[str] = []
     totals: Counter[str] = Counter()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections import Counter
+
 import pytest
 
+from tests.figures import Figures
+from tests.sim.seeds import run_chunk
 from tests.sim.world import run_seed
 
 CHUNK = 10
@@ -17,10 +22,14 @@ def test_every_seed_keeps_the_invariants_and_answers_each_request_once(first: in
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("first", range(10, 200, 2 * CHUNK))
-def test_many_more_seeds_do_so_too(first: int) -> None:
-    for seed in range(first, first + 2 * CHUNK):
-        run_seed(seed)
+@pytest.mark.shows("R19", "F26")
+def test_many_more_seeds_do_so_too(figures: Figures) -> None:
+    chunks = [(first, CHUNK) for first in range(10, 200, CHUNK)]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        outcomes = pool.starmap_async(run_chunk, chunks, chunksize=1).get(1_200)
+    assert [text for failures, _ in outcomes for text in failures] == []
+    totals = sum((counted for _, counted in outcomes), Counter())
+    figures(seeds=len(chunks) * CHUNK, requests=totals["requests"], deaths=totals["workers_lost"])
 
 
 def test_the_worlds_meet_the_faults_that_they_are_for() -> None:
