@@ -56,7 +56,7 @@ soak: setup ## let everything go wrong at random for MINUTES=5; ARGS="--seed N -
 
 faults: setup ## run every test of a fault at full length, and write docs/reliability.md
 	@$(CHECK_TOOLS)
-	@$(BIN)/python -m pytest -m shows --full --figures docs/reliability/figures.json $(ARGS)
+	@$(BIN)/python -m pytest tests -m shows --full --figures=docs/reliability/figures.json $(ARGS)
 	@$(BIN)/python -m docs.generate_reliability
 
 check: lint types test ## everything that decides whether a change is good

@@ -138,7 +138,7 @@ class GrpcDoor:
             with listener:
                 steer_away(listener, place, count)
                 await asyncio.sleep(STEER_S)
-                leave(listener, count)
+                leave(listener)
         await asyncio.sleep(self._connection_age_ms * (1 + AGE_JITTER) / 1_000)
 
 

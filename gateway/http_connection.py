@@ -69,6 +69,7 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; one that never says anything is treated as one that is idle."""
         super().connection_made(transport)
+        self._ends_after_next = getattr(self.server_state, "is_leaving", False)
         self.timeout_keep_alive_task = self.loop.call_later(
             self._patience.idle_s, self.timeout_keep_alive_handler
         )

@@ -17,9 +17,14 @@ import zmq
 
 from protocol import head as heads
 from protocol import limits, native
-from protocol.client_session import ClientSession, ClientSettings, Completion, failure
+from protocol.client_session import (
+    ClientSession,
+    ClientSettings,
+    Completion,
+    failure,
+    is_refused_by_draining,
+)
 from protocol.dealer import Dealer
-from protocol.errors import RemoteProtocolError
 from protocol.native import Buffer
 
 Reply = tuple[bytes, Sequence[Buffer]]
@@ -32,15 +37,12 @@ class RemoteBus:
 
     address: the producers' address of a broker, `ipc://path` or `tcp://host:port`. It need not be
     there yet, and may come and go: requests then wait a little, or fail with `broker_lost`.
-    is_patient: what a broker refuses because it drains goes to the next broker, as long as its
-    budget lasts; else the caller is told. Raises: ValueError if the address is not one.
+    settings.is_patient: what a broker refuses because it drains goes to the next broker, as long as
+    its budget lasts; else the caller is told. Raises: ValueError if the address is not one.
     """
 
-    def __init__(
-        self, address: str, settings: ClientSettings | None = None, is_patient: bool = False
-    ) -> None:
+    def __init__(self, address: str, settings: ClientSettings | None = None) -> None:
         self.address = address
-        self._is_patient = is_patient
         self.session = ClientSession(settings or ClientSettings())
         self._loop = asyncio.get_running_loop()
         self._replies: dict[int, asyncio.Future[Reply]] = {}
@@ -62,14 +64,13 @@ class RemoteBus:
 
     async def request(self, head: bytes, frames: Sequence[Buffer]) -> Reply:
         """Send one request and wait for its reply; see `gateway.bus.Bus`."""
-        if not self._is_patient:
+        if not self.session.settings.is_patient:
             return await self._request(head, frames)
         until_ns = time.monotonic_ns() + _budget_ms(head) * NS_PER_MS
         while True:
             reply = await self._request(head, frames)
-            if not reply[0][heads.STATUS_OFFSET] or not _is_draining(reply):
+            if not is_refused_by_draining(*reply):
                 return reply
-            self.session.hold()
             left_ms = (until_ns - time.monotonic_ns()) // NS_PER_MS
             if left_ms <= 0:
                 return reply
@@ -172,17 +173,6 @@ class RemoteBus:
         self._timer = None
         self.session.handle_timer(time.monotonic_ns())
         self._turn()
-
-
-def _is_draining(reply: Reply) -> bool:
-    """Whether the broker refused a request because it goes down."""
-    head, frames = reply
-    if head[:4] != heads.REPLY_PREFIX or head[heads.DIALECT_OFFSET] != heads.DIALECT_NATIVE:
-        return False
-    try:
-        return native.decode_failure(frames).reason == "draining"
-    except RemoteProtocolError:
-        return False
 
 
 def _budget_ms(head: bytes) -> int:

@@ -25,6 +25,9 @@ from protocol import limits
 #: Connections that wait to be accepted.
 BACKLOG = 2048
 
+#: Who was accepted just before is known by then, also with TLS.
+ACCEPT_S = 0.1
+
 DEFAULT_PATIENCE = Patience()
 
 JSON = (b"content-type", b"application/json")
@@ -101,11 +104,13 @@ class RestDoor:
         idle_s: how long a connection that is kept alive may make one more request, whose reply
         tells its client that it ends; so no client finds it closed while it sends one.
         """
+        state: Any = self._server.server_state
+        state.is_leaving = True  # for those that are being accepted
         for listener in self._server.servers:
             listener.close()
-        state: Any = self._server.server_state
         for connection in list(state.connections):
             connection.end_after_next()
+        await asyncio.sleep(min(ACCEPT_S, idle_s))
         await _wait_lost(state.connections, idle_s)
 
     async def close(self, grace_s: float) -> None:

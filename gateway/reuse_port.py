@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import stat
 import struct
 from pathlib import Path
 
@@ -30,12 +31,17 @@ _RETURN_K = 0x06
 
 def listeners_at(port: int) -> list[socket.socket]:
     """Copies of the listening TCP sockets of this process at a port; the caller closes them."""
-    found = []
+    found: list[socket.socket] = []
     for entry in Path("/proc/self/fd").iterdir():
+        number = int(entry.name)
+        if any(number == copy.fileno() for copy in found):
+            continue  # ours: it has the number by which the directory was read
         try:
-            candidate = socket.socket(fileno=os.dup(int(entry.name)))
+            if not stat.S_ISSOCK(entry.stat().st_mode):
+                continue
+            candidate = socket.socket(fileno=os.dup(number))
         except OSError:
-            continue  # no socket, or gone meanwhile
+            continue  # gone meanwhile
         is_tcp = candidate.family in (socket.AF_INET, socket.AF_INET6)
         if (
             is_tcp
@@ -71,8 +77,7 @@ def steer_away(listener: socket.socket, place: int, count: int) -> None:
     listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, head)
 
 
-def leave(listener: socket.socket, count: int) -> None:
-    """Stop listening. With more than two the filter goes, too, for it would favour some."""
-    if count > 2:
-        listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
+def leave(listener: socket.socket) -> None:
+    """Stop listening, and take the filter away first, for it would favour some of the others."""
+    listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
     listener.shutdown(socket.SHUT_RDWR)

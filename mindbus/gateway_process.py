@@ -3,7 +3,8 @@
 `python -m mindbus.gateway_process` reads one JSON document on stdin
 
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
-     "requests_max": n, "services": ["add/1", …], "connection_age_ms": n, "parent_pid": pid}
+     "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
+     "drain_patience_ms": n, "parent_pid": pid}
 
 (`services`: those whose workers run already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
@@ -37,6 +38,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import uvloop
@@ -53,6 +55,7 @@ from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings
 from mindbus.embedded_bus import EmbeddedBus
 from protocol import limits
+from protocol.client_session import ClientSettings
 from telemetry.log import configure, get_logger
 from workers.orphan import die_with_parent
 from workers.supervisor.child import FDS_MAX, RECEIVE_BYTES
@@ -92,7 +95,11 @@ class Gateway:
             self._bus: EmbeddedBus | RemoteBus = EmbeddedBus(switch)
             self._embedded = self._bus
         else:
-            self._bus = RemoteBus(self.producers_addresses[0], is_patient=True)
+            settings = ClientSettings(is_patient=True)
+            if "drain_patience_ms" in document:
+                patience_ms = document["drain_patience_ms"]
+                settings = replace(settings, drain_patience_ms=patience_ms)
+            self._bus = RemoteBus(self.producers_addresses[0], settings)
 
     async def open_grpc(
         self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
@@ -224,7 +231,10 @@ class CommandChannel:
                 gateway.set_requests_max(command["requests_max"])
             case "drain":
                 if leave := command.get("leave"):
-                    await gateway.leave(leave["idle_ms"], tuple(leave["grpc_place"]))
+                    try:
+                        await gateway.leave(leave["idle_ms"], tuple(leave["grpc_place"]))
+                    except OSError as error:  # a kernel or a sandbox that does not allow it
+                        log.warning("gateway cannot leave gently", error=str(error))
                 await gateway.drain(command["grace_ms"])
             case name:
                 raise ValueError(f"command {name!r} is unknown")

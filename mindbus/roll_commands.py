@@ -177,6 +177,8 @@ def _cancel(flags: argparse.Namespace) -> int:
 
 def run(flags: argparse.Namespace) -> int:
     """Begin a roll and follow it. Returns the exit code."""
+    if flags.watch and flags.dry_run:
+        flags.parser.error("argument --dry-run: not allowed with argument --watch")
     directory = read_run_directory(vars(flags), os.environ)
     request = {
         "kind": flags.kind or "worker",

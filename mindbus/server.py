@@ -45,6 +45,9 @@ T = TypeVar("T")
 
 log = get_logger("SERVING")
 
+#: How long a gateway waits for a broker that takes another's place, beyond the grace of that one.
+BROKER_START_MS = 5_000
+
 
 @dataclass(frozen=True)
 class Tls:
@@ -295,7 +298,8 @@ class Server:
         return supervisor
 
     def _infrastructure_specs(self, directory: RunDirectory) -> list[ChildSpec]:
-        document = {
+        document: dict[str, Any] = {
+            "mode": "remote",
             "producers_addresses": [
                 directory.producers_address,
                 *self.settings.producers_addresses,
@@ -306,19 +310,18 @@ class Server:
         }
         commands = self.settings.commands
         if self.settings.mode == EMBEDDED:
-            embedded = {**document, "mode": "embedded"}
-            return [ChildSpec("gateway/0", GATEWAY, commands.gateway, embedded, CONTROL_FD)]
-        age_ms = self.settings.connection_age_ms
-        remote = {**document, "mode": "remote", "connection_age_ms": age_ms}
+            document["mode"] = "embedded"
+            return [ChildSpec("gateway/0", GATEWAY, commands.gateway, document, CONTROL_FD)]
         # It ends before the server's grace does, which workers and doors have a part of.
-        broker = {**document, "grace_ms": doors_grace_ms(self.settings.grace_ms)}
-        return [
-            ChildSpec("broker/0", BROKER, commands.broker, broker, REPORT_FD),
-            *(
-                ChildSpec(f"gateway/{number}", GATEWAY, commands.gateway, remote, CONTROL_FD)
-                for number in range(self.settings.gateways)
-            ),
+        grace_ms = doors_grace_ms(self.settings.grace_ms)
+        broker = {**document, "grace_ms": grace_ms}
+        remote = {**document, "drain_patience_ms": grace_ms + BROKER_START_MS}
+        remote["connection_age_ms"] = self.settings.connection_age_ms
+        gateways = [
+            ChildSpec(f"gateway/{number}", GATEWAY, commands.gateway, remote, CONTROL_FD)
+            for number in range(self.settings.gateways)
         ]
+        return [ChildSpec("broker/0", BROKER, commands.broker, broker, REPORT_FD), *gateways]
 
     @cached_property
     def _libraries(self) -> dict[str, str]:

@@ -7,8 +7,8 @@ Rule 2: while there is no connection a request waits, unsent, for `patience_ms` 
 fails with `broker_lost`. The pause of a broker's restart is so bridged, and nothing hangs.
 Rule 3: when the connection breaks, what was sent fails at once with `broker_lost`: nobody knows
 whether it ran. What was not sent yet waits for the next connection.
-Rule 3a: a broker that drains refuses what is new, and has not run it. Who sent it may `hold`: what
-is submitted from then on waits for the next broker, for `drain_patience_ms`.
+Rule 3a: a broker that drains refuses what is new, and has not run it. A patient session sends it
+nothing more then: what is submitted waits for the next broker, for `drain_patience_ms`.
 Rule 4: the broker answers deadlines. This end only holds a net below: a request without a reply
 `slack_ms` after its deadline fails here with `deadline_exceeded`.
 Rule 5: a reply to a request that has ended is dropped and counted.
@@ -43,6 +43,7 @@ BUCKET_SHIFT = 24
 class ClientSettings:
     """What a client session is told once.
 
+    is_patient: see rule 3a.
     requests_max: outstanding requests; one more is refused at once with `queue_full`.
     patience_ms: how long a request waits for a connection. drain_patience_ms: the same while the
     broker drains, for as long as its grace and a start take. slack_ms: how long after its deadline
@@ -50,6 +51,7 @@ class ClientSettings:
     """
 
     requests_max: int = 65_536
+    is_patient: bool = False
     budget_ms_default: int = limits.BUDGET_MS_DEFAULT
     patience_ms: int = 2_000
     drain_patience_ms: int = 15_000
@@ -215,6 +217,9 @@ class ClientSession:
 
     def _complete(self, head: bytes, frames: Sequence[Buffer]) -> None:
         (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
+        if self.settings.is_patient and is_refused_by_draining(head, frames):
+            # Here and not later: the next broker may be connected by then.
+            self.hold()
         if self._end(request_id):
             self.completed.append(Completion(request_id, head, frames))
         else:
@@ -302,6 +307,18 @@ def failure(request_id: int, reason: str, text: str) -> Completion:
     code = status.REASONS[reason].grpc
     reply = heads.Head(heads.REPLY, status=code, request_id=request_id, body_frames=1)
     return Completion(request_id, heads.pack(reply), native.encode_failure(None, reason, text))
+
+
+def is_refused_by_draining(head: bytes, frames: Sequence[Buffer]) -> bool:
+    """Whether a reply says that the broker goes down and has not run the request."""
+    if not head[heads.STATUS_OFFSET] or head[:4] != heads.REPLY_PREFIX:
+        return False
+    if head[heads.DIALECT_OFFSET] != heads.DIALECT_NATIVE:
+        return False
+    try:
+        return native.decode_failure(frames).reason == "draining"
+    except RemoteProtocolError:
+        return False
 
 
 def _bucket_end_ns(bucket: int) -> int:

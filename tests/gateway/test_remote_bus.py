@@ -30,6 +30,8 @@ HEAD = heads.pack(
 LARGE = heads.pack(heads.unpack(HEAD)._replace(flags=heads.FLAG_COALESCE | heads.FLAG_BODY_LARGE))
 OK = reply_head(heads.DIALECT_RESTFUL)
 
+PATIENT = ClientSettings(is_patient=True)
+
 RUNNERS = [asyncio.run, uvloop.run]
 
 
@@ -259,7 +261,7 @@ def test_nothing_stays_open_after_close() -> None:
 def test_what_a_draining_broker_refuses_goes_to_the_next_one() -> None:
     async def play() -> None:
         with fake_broker() as broker:
-            bus = RemoteBus(broker.address, is_patient=True)
+            bus = RemoteBus(broker.address, PATIENT)
             assert await bus.wait_connected(10)
             calls = [asyncio.create_task(bus.request(HEAD, [b"0"]))]
             broker.fail(await in_thread(broker.receive), "draining", "it goes down")
@@ -286,7 +288,7 @@ def test_what_a_draining_broker_refuses_goes_to_the_next_one() -> None:
 def test_what_a_draining_broker_refuses_does_not_outlive_its_budget() -> None:
     async def play() -> None:
         with fake_broker() as broker:
-            bus = RemoteBus(broker.address, is_patient=True)
+            bus = RemoteBus(broker.address, PATIENT)
             assert await bus.wait_connected(10)
             short = heads.pack(heads.unpack(HEAD)._replace(budget_ms=200))
             call = asyncio.create_task(bus.request(short, [b"x"]))

@@ -68,7 +68,7 @@ def test_after_it_left_the_others_share_what_comes(stack: ExitStack, size: int) 
     listeners = group(stack, size)
     port = listeners[0].getsockname()[1]
     steer_away(listeners[0], 0, size)
-    leave(listeners[0], size)
+    leave(listeners[0])
     connect(stack, port)
     counts = [accepted(stack, each) for each in listeners[1:]]
     assert sum(counts) == CONNECTIONS

@@ -232,3 +232,18 @@ def test_in_place_with_a_single_worker_what_waits_for_version_0_is_answered(
         wait_until(lambda: load.factors[100] >= 20)
         load.stop()
         assert load.failures == []
+
+
+def test_after_a_restart_by_surge_a_rollback_finds_the_worker_where_it_is(tmp_path: Path) -> None:
+    write_version(tmp_path, 1)
+    write_version(tmp_path, 2)
+    with ServerProcess(tmp_path, "--backend", "numpy", "--servable", "scale:1") as server:
+        assert command(server, "restart", *SETTLED).returncode == 0
+        assert reload(server, "--canary", "10", *SETTLED).returncode == 0
+        assert command(server, "rollback", "scale", *SETTLED).returncode == 0
+        assert sorted(slots_of(server)) == ["scale/1/device0~"]
+        assert reload(server, "--canary", "10", *SETTLED).returncode == 0
+        assert command(server, "restart", *SETTLED).returncode == 0
+        assert command(server, "promote", "scale", *SETTLED).returncode == 0
+        assert sorted(slots_of(server)) == ["scale/2/device0~"]
+        assert versions_of(server, 4) == {100: 4}

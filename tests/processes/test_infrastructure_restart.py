@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 import pytest
 
+from mindbus.runtime_client import RuntimeClient
 from mindspore_serving.client import Client
 from protocol import ms_service_pb2 as pb
 from tests.figures import Figures
@@ -308,3 +309,26 @@ def test_in_mode_embedded_the_reason_is_told() -> None:
                 "the broker is inside of the gateway, and what waits there would be lost; serve "
                 "with --mode standalone\n"
             )
+
+
+def test_a_stop_does_not_wait_for_a_gateway_that_leaves_its_clients_to_another(
+    figures: Figures,
+) -> None:
+    flags = ("--mode", "standalone", "--grpc-connection-age-ms", "60000")
+    with probe_server(*flags) as server:
+        with RuntimeClient(server.run_directory) as client:
+            client.roll("restart", {"kind": "gateway", "settle_ms": 0})
+            wait_until(
+                lambda: "DRAINING" in [slot["state"] for slot in client.status()["slots"]], 60
+            )
+        begin = time.monotonic()
+        assert server.stop() == 0
+        stopped_s = time.monotonic() - begin
+        figures(stopped_ms=stopped_s * 1_000)
+        assert stopped_s < 8, "at its deadline, 10 s, everybody is killed"
+
+
+def test_a_broker_is_not_restarted_by_surge() -> None:
+    with probe_server("--mode", "standalone") as server:
+        told = command(server, "restart", "--broker", "--mode", "surge").stderr
+        assert "a broker cannot be there twice: mode surge is for the others" in told

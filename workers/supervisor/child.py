@@ -164,6 +164,8 @@ class Child:
             return []
         except ConnectionResetError:
             return None
+        for fd in fds:
+            os.set_inheritable(fd, False)  # it comes without the flag
         self._fds.extend(fds)
         if not chunk:
             return None

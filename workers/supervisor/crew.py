@@ -369,7 +369,7 @@ class Crew:
     def close_doors(
         self, member: Member, grace_ms: int, now_ns: int, leave: Mapping[str, Any] | None = None
     ) -> None:
-        """Tell a gateway to finish what is in flight and take nothing new. REQUIRES: READY.
+        """Tell a gateway to finish what is in flight and take nothing new. REQUIRES: it serves.
 
         leave: how it leaves its clients to other gateways first, see `gateway_process`.
         """

@@ -14,6 +14,7 @@ from workers.supervisor.stop_policy import BROKER, WORKER
 
 def go_down(crew: Crew, now_ns: int, deadline_ns: int) -> bool:
     """Do what the stop policy names. Returns whether every process is gone."""
+    crew.listeners.close()  # or who connects now would wait for nobody
     present = [member for member in crew.members.values() if member.child]
     match stop_policy.next_rung([member.presence for member in present], now_ns, deadline_ns):
         case stop_policy.CLOSE_DOORS:
@@ -43,8 +44,8 @@ def _drain(crew: Crew, members: Sequence[Member], now_ns: int) -> None:
 
 
 def _close_doors(crew: Crew, present: Sequence[Member], now_ns: int, deadline_ns: int) -> None:
-    crew.listeners.close()  # or who connects now would wait for nobody
     grace_ms = stop_policy.doors_grace_ms((deadline_ns - now_ns) // NS_PER_MS)
     for member in present:
-        if member.is_serving and member.slot.state == slots.READY:
+        if member.is_serving and (member.slot.state == slots.READY or member.leaves_when_drained):
+            member.leaves_when_drained = False  # it need not leave its clients to others any more
             crew.close_doors(member, grace_ms, now_ns)

@@ -14,7 +14,7 @@ from workers.supervisor.crew import Crew
 from workers.supervisor.door_table import GRPC
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
-from workers.supervisor.roll import Begin, Drain, Forget, Replacement, Roll, Withdraw
+from workers.supervisor.roll import SURGE, Begin, Drain, Forget, Replacement, Roll, Withdraw
 from workers.supervisor.roll_plan import (
     PROMOTE,
     RELOAD,
@@ -23,6 +23,7 @@ from workers.supervisor.roll_plan import (
     RollError,
     RollRequest,
     plan_roll,
+    twin,
 )
 from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER, doors_grace_ms
 from workers.supervisor.version_shares import Change, VersionShares
@@ -79,7 +80,9 @@ class RollRunner:
             is_canary,
         )
         for step in planned:
-            if step.new != step.old and step.new in self._crew.members and not is_reload:
+            if is_reload:
+                step.new = self._place_of(step.new)
+            elif step.new != step.old and step.new in self._crew.members:
                 raise RollError(f"slot {step.new} is there already")
         if not asked.is_dry_run:
             if version is not None:
@@ -94,6 +97,12 @@ class RollRunner:
             log.info("roll begun", command=asked.command, slots=len(planned))
         return [_as_document(step) for step in planned]
 
+    def _place_of(self, slot: str) -> str:
+        """The slot, or its twin if the worker is there: after a surge it is."""
+        other = self._crew.members.get(twin(slot))
+        is_there = slot in self._crew.members or other is None or other.is_dismissed
+        return slot if is_there else twin(slot)
+
     def cancel(self) -> None:
         """Begin no further replacement. Raises: RollError."""
         if self._roll is None or self._roll.is_over:
@@ -104,7 +113,7 @@ class RollRunner:
     def _members_of(self, asked: RollRequest) -> list[Member]:
         servable = asked.servable
         if asked.kind != WORKER:
-            self._check_infrastructure(asked.kind)
+            self._check_infrastructure(asked.kind, asked.mode)
         members = [
             member
             for member in self._crew.of_kind(asked.kind)
@@ -124,8 +133,10 @@ class RollRunner:
                 )
         return members
 
-    def _check_infrastructure(self, kind: str) -> None:
+    def _check_infrastructure(self, kind: str, mode: str | None) -> None:
         """Raises RollError where gateways or broker cannot be replaced one by one."""
+        if kind == BROKER and mode == SURGE:
+            raise RollError(f"a broker cannot be there twice: mode {SURGE} is for the others")
         if not self._crew.of_kind(BROKER):
             raise RollError(
                 f"the {kind} cannot be restarted in mode embedded: the broker is inside of the "
@@ -198,7 +209,7 @@ class RollRunner:
         servable = str(self._asked.servable)
         has_begun = any(step.state == "DONE" for step in roll.replacements)
         if self._is_first_change and not has_begun:
-            self.versions.end(servable)  # nothing of the new version is there
+            self.versions.end_when_gone(servable)
         elif roll.is_complete and self._asked.canary_percent is None:
             self.versions.end(servable)
         elif not has_begun:
@@ -225,6 +236,10 @@ class RollRunner:
             case Forget():
                 member = self._crew.members.pop(action.slot)
                 self._crew.expected.discard(action.slot)
+                # Before the broker hears that nobody serves this version: what waits for a label
+                # has another one then.
+                self._note_end(roll)
+                self.versions.follow()
                 self._crew.retire_if_last(member)
             case Withdraw():
                 self._note_end(roll)  # before what failed is taken away

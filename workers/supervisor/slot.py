@@ -213,6 +213,7 @@ class Slot:
         if after is None:
             raise InvalidTransitionError(f"slot {self.name}: {event} in {before}")
         if event == SPAWNED:
+            self._drain_allowance_ms = 0
             self._generation += 1
             self._device = None
         elif event == SIGNED_OFF and before != DRAINING:

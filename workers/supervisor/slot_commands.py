@@ -55,6 +55,8 @@ def reset(crew: Crew, name: object, now_ns: int) -> None:
     member = _member(crew, name)
     if member.is_dismissed:
         raise SlotCommandError(f"slot {name} belonged to a roll that failed, it is going")
+    if member.slot.name in crew.expected:
+        raise SlotCommandError(f"slot {name} is left by a roll: another one takes its place")
     if member.slot.state in slots.GIVEN_UP:
         member.slot.apply(slots.RESET, now_ns)
     elif member.slot.is_wanted:

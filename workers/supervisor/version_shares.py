@@ -50,9 +50,12 @@ class VersionShares:
         self._losses = losses
         #: What the broker was told last.
         self._told: dict[str, tuple[Shares, Change | None]] = {}
+        #: Servables whose new version is on its way out.
+        self._withdrawn: set[str] = set()
 
     def begin(self, servable: str, change: Change) -> None:
         """A servable goes to another version."""
+        self._withdrawn.discard(servable)
         self.changes[servable] = change
 
     def set_percent(self, servable: str, percent: int | None) -> None:
@@ -63,8 +66,20 @@ class VersionShares:
         """One of the two versions is left."""
         self.changes.pop(servable, None)
 
+    def end_when_gone(self, servable: str) -> None:
+        """The new version is withdrawn: it gets nothing more of version 0, and is over when its
+        last process is gone.
+        """
+        self.set_percent(servable, 0)
+        self._withdrawn.add(servable)
+
     def follow(self) -> None:
         """Tell the broker what has changed since the last call."""
+        for servable in list(self._withdrawn):
+            change = self.changes.get(servable)
+            if change is None or not self._is_there(servable, change.new):
+                self._withdrawn.discard(servable)
+                self.end(servable)
         for servable in {*self.changes, *self._told}:
             change = self.changes.get(servable)
             shares = () if change is None else self._shares(servable, change)
@@ -91,6 +106,12 @@ class VersionShares:
             }
             for servable, change in self.changes.items()
         ]
+
+    def _is_there(self, servable: str, version: int) -> bool:
+        return any(
+            (member.spec.servable, member.spec.version) == (servable, version)
+            for member in self._crew.of_kind(WORKER)
+        )
 
     def _tell(self, servable: str) -> None:
         shares, change = self._told[servable]
