@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from docs.generate_reliability import (
     CHAPTERS,
+    DOCUMENT,
+    FIGURES,
     Entry,
     Proof,
     generated,
@@ -32,6 +35,20 @@ def row(*cases: dict[str, object]) -> str:
     run = {"date": "today", "machine": "this", "length": "full", "tests": cases}
     document = generated(ALL, [Proof(PLACE, ("F1",))], run)
     return next(line for line in document.splitlines() if line.startswith("| F1 |"))
+
+
+def test_the_document_is_generated_from_its_entries_and_the_last_run() -> None:
+    made = generated(ENTRIES, TESTS, json.loads(FIGURES.read_text()))
+    assert made == DOCUMENT.read_text(), "run: make faults (or python docs/generate_reliability.py)"
+
+
+def test_each_line_is_shown_by_a_test_or_says_why_not() -> None:
+    assert problems(ENTRIES, TESTS) == []
+
+
+def test_in_the_last_run_everything_passed() -> None:
+    ran = json.loads(FIGURES.read_text())["tests"]
+    assert {case["outcome"] for case in ran} == {"passed"}
 
 
 def test_what_is_wrong_is_a_problem() -> None:
