@@ -247,3 +247,23 @@ def test_after_a_restart_by_surge_a_rollback_finds_the_worker_where_it_is(tmp_pa
         assert command(server, "promote", "scale", *SETTLED).returncode == 0
         assert sorted(slots_of(server)) == ["scale/2/device0~"]
         assert versions_of(server, 4) == {100: 4}
+
+
+def test_a_roll_may_begin_while_the_one_before_it_is_still_taken_back(tmp_path: Path) -> None:
+    write_version(tmp_path, 1)
+    with serving(tmp_path) as (server, load):
+        write_version(tmp_path, 2)
+        request = {"servable": "scale", "version": 2, "settle_ms": 600_000}
+        with RuntimeClient(server.run_directory) as client:
+            for _ in range(3):
+                client.roll("reload", request)
+                wait_until(lambda: "scale/2/device0" in slots_of(server))
+                client.cancel_roll()
+                wait_until(lambda: client.status()["roll"]["is_over"])
+            client.roll("reload", request | {"settle_ms": 0})
+            wait_until(lambda: client.status()["roll"]["is_over"])
+            assert client.status()["roll"]["failure"] is None
+        wait_until(lambda: sorted(slots_of(server)) == ["scale/2/device0"])
+        wait_until(lambda: server.status()["changes"] == [])
+        load.stop()
+        assert load.failures == []

@@ -153,7 +153,7 @@ class RollRunner:
     def _way_to(self, asked: RollRequest, members: Sequence[Member]) -> tuple[int, list[Member]]:
         """The version that a roll goes to, and the workers that it replaces."""
         servable = str(asked.servable)
-        change = self.versions.changes.get(servable)
+        change = self.versions.of(servable)
         if asked.command != RELOAD:
             if change is None:
                 raise RollError(f"servable {servable} is not between two versions")
@@ -194,7 +194,7 @@ class RollRunner:
 
     def _begin_change(self, asked: RollRequest, left: int, version: int) -> None:
         servable = str(asked.servable)
-        change = self.versions.changes.get(servable)
+        change = self.versions.of(servable)
         self._is_first_change = change is None
         if change is None:
             self.versions.begin(servable, Change(left, version, asked.canary_percent))

@@ -53,6 +53,10 @@ class VersionShares:
         #: Servables whose new version is on its way out.
         self._withdrawn: set[str] = set()
 
+    def of(self, servable: str) -> Change | None:
+        """The change of a servable; None if there is none, or what was new is on its way out."""
+        return None if servable in self._withdrawn else self.changes.get(servable)
+
     def begin(self, servable: str, change: Change) -> None:
         """A servable goes to another version."""
         self._withdrawn.discard(servable)
