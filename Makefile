@@ -43,7 +43,7 @@ status: setup ## show the running server's processes, doors and queues
 
 test: setup ## run all tests
 	@$(CHECK_TOOLS)
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-fast: setup ## run the tests that start no process and need no MindSpore, in seconds
 	@exec $(BIN)/python -m pytest -m "not process and not mindspore and not long" $(ARGS)

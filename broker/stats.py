@@ -49,6 +49,7 @@ def describe(core: Core, now_ns: int) -> dict[str, Any]:
         "requests": requests,
         "request_bytes": request_bytes,
         "requests_max": core.settings.requests_max,
+        "tables": {"clients": len(core._clients), "deadlines": len(core._deadlines)},
         "counters": totals,
         "reasons": dict(counters.reasons),
         "services": [

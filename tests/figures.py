@@ -25,7 +25,7 @@ import pytest
 Figures = Callable[..., None]
 
 _MEASURED = pytest.StashKey[dict[str, float]]()
-_SHOWN = pytest.StashKey[list[dict[str, Any]]]()
+_SHOWS = "shows"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin with nothing."""
-    config.stash[_SHOWN] = []
+    config.pluginmanager.register(Shown(config))
 
 
 @pytest.fixture
@@ -58,39 +58,50 @@ def is_full(request: pytest.FixtureRequest) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Keep what a test that shows something came to."""
+    """Let the report of a test that shows something say so; it may come from another process."""
     report = yield
-    marks = [mark for mark in item.iter_markers("shows") if mark.args]
-    if report.when == "call" and marks:
-        item.config.stash[_SHOWN].append(
-            {
-                "shows": sorted({each for mark in marks for each in mark.args}),
-                "test": item.nodeid,
-                "outcome": report.outcome,
-                "seconds": round(report.duration, 1),
-                "figures": item.stash.get(_MEASURED, {}),
-            }
-        )
+    shows = sorted({each for mark in item.iter_markers("shows") for each in mark.args})
+    if report.when == "call" and shows:
+        figures = item.stash.get(_MEASURED, {})
+        report.user_properties.append((_SHOWS, {"shows": shows, "figures": figures}))
     return report
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the figures, a line per test, and write the file."""
-    shown = config.stash[_SHOWN]
-    lines = [
-        f"{' '.join(entry['shows']):<8} {entry['test'].rpartition('::')[2]}: "
-        + ", ".join(f"{name} {value:g}" for name, value in entry["figures"].items())
-        for entry in shown
-        if entry["figures"]
-    ]
-    if lines:
-        terminalreporter.section("figures of faults")
-        for line in lines:
-            terminalreporter.write_line(line)
-    path = config.getoption("--figures")
-    if path is not None:
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-        length = "full" if config.getoption("--full") else "short"
-        content = {"date": today, "machine": machine, "length": length, "tests": shown}
-        path.write_text(json.dumps(content, indent=1) + "\n")
+class Shown:
+    """What the tests of this run have shown, in whatever process each of them ran."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._entries: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a test came to, if it shows something."""
+        shown = dict(report.user_properties).get(_SHOWS)
+        if shown is not None and report.when == "call":
+            entry = {"test": report.nodeid, "outcome": report.outcome, **shown}
+            self._entries.append({**entry, "seconds": round(report.duration, 1)})
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print the figures, a line per test, and write the file."""
+        lines = [
+            f"{' '.join(entry['shows']):<8} {entry['test'].rpartition('::')[2]}: "
+            + ", ".join(f"{name} {value:g}" for name, value in entry["figures"].items())
+            for entry in self._entries
+            if entry["figures"]
+        ]
+        if lines:
+            terminalreporter.section("figures of faults")
+            for line in lines:
+                terminalreporter.write_line(line)
+        path = self._config.getoption("--figures")
+        if path is not None:
+            path.write_text(json.dumps(self._content(), indent=1) + "\n")
+
+    def _content(self) -> dict[str, Any]:
+        python = platform.python_version()
+        return {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {python}",
+            "length": "full" if self._config.getoption("--full") else "short",
+            "tests": self._entries,
+        }

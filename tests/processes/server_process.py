@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from mindbus.runtime_client import RuntimeClient
+from tests.processes.books import check_books
 from tests.processes.waiting import DEADLINE_S, descendants, wait_gone
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,9 @@ READY_TEXT = "MindBus: ready"
 class ServerProcess:
     """A server in a process of its own. The `with` block begins when it is ready.
 
-    At the end it is stopped, and every process that it ever showed as its own must be gone.
+    At its end, if nothing failed and the server still runs, the broker's books must balance and its
+    tables be empty. Then it is stopped, and every process that it ever showed as its own must be
+    gone, with every socket file and all shared memory.
     """
 
     def __init__(
@@ -95,7 +98,15 @@ class ServerProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is not None or self.process.poll() is not None:
+            self.close()
+            return
+        try:
+            self.check_books()
+            code = self.stop()
+            assert (code, self.left_behind()) == (0, []), "an orderly stop leaves nothing"
+        finally:
+            self.close()
 
     # ------------------------------------------------------------ what it says
 
@@ -168,6 +179,16 @@ class ServerProcess:
         now = descendants(self.process.pid)
         self._seen |= now
         return now
+
+    def check_books(self) -> None:
+        """Its clients have stopped: every request must end, and the broker's books balance."""
+        check_books(self.producers_address)
+
+    def left_behind(self) -> list[str]:
+        """Socket files and names of shared memory of a server that has ended."""
+        sockets = [path for path in self.run_directory.rglob("*") if path.is_socket()]
+        shared = Path("/dev/shm").glob("*mindbus*")
+        return [str(path) for path in (*sockets, *shared)]
 
     # ------------------------------------------------------------ its end
 
