@@ -314,7 +314,7 @@ def test_in_mode_embedded_the_reason_is_told() -> None:
 def test_a_stop_does_not_wait_for_a_gateway_that_leaves_its_clients_to_another(
     figures: Figures,
 ) -> None:
-    flags = ("--mode", "standalone", "--grpc-connection-age-ms", "60000")
+    flags = ("--mode", "standalone", "--grpc-connection-age-ms", "600000", "--grace-ms", "600000")
     with probe_server(*flags) as server:
         with RuntimeClient(server.run_directory) as client:
             client.roll("restart", {"kind": "gateway", "settle_ms": 0})
@@ -325,7 +325,7 @@ def test_a_stop_does_not_wait_for_a_gateway_that_leaves_its_clients_to_another(
         assert server.stop() == 0
         stopped_s = time.monotonic() - begin
         figures(stopped_ms=stopped_s * 1_000)
-        assert stopped_s < 8, "at its deadline, 10 s, everybody is killed"
+        assert stopped_s < 60, "it would be 600"
 
 
 def test_a_broker_is_not_restarted_by_surge() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.processes.probe import broker_stats
 from tests.processes.server_process import CHECKOUT, ServerProcess
 from tests.processes.waiting import DEADLINE_S, wait_until
 
@@ -154,8 +155,7 @@ def test_sigterm_lets_the_request_in_flight_finish(tmp_path: Path) -> None:
     servables = write_servable(tmp_path, delay_ms=600)
     with ServerProcess(servables, "--backend", "numpy") as server, ThreadPoolExecutor() as pool:
         running = pool.submit(call, server.rest_address)
-        shown = ("status", "--json", "--run-directory", str(server.run_directory))
-        wait_until(lambda: json.loads(mindbus(*shown).stdout)["broker"]["requests"] == 1)
+        wait_until(lambda: broker_stats(server)["requests"] == 1)
         assert server.stop(signal.SIGTERM) == 0
         assert running.result() == SUM
 

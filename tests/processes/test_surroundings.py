@@ -148,7 +148,7 @@ def test_a_log_directory_that_cannot_be_written_costs_a_warning(tmp_path: Path) 
 def test_sigterm_with_a_thousand_requests_answers_each_of_them(
     mode: str, instances: int, figures: Figures
 ) -> None:
-    grace_ms = 10_000 if instances == 1 else 3_000
+    grace_ms = 60_000 if instances == 1 else 3_000
     with (
         server_with({}, "--mode", mode, "--grace-ms", str(grace_ms)) as server,
         BusClient(server.producers_address, timeout=60) as client,
