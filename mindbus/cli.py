@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import signal
@@ -372,4 +371,6 @@ def version() -> str:
     project = CODE_ROOT / "pyproject.toml"
     if project.is_file():
         return str(tomllib.loads(project.read_text())["project"]["version"])
+    import importlib.metadata
+
     return importlib.metadata.version("mindbus")

@@ -21,9 +21,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mindbus.bus_client import BusClient
 from mindbus.bus_errors import BusError
 from mindbus.config import add_run_directory, read_run_directory
 from mindbus.runtime_client import NotRunningError, RuntimeClient
@@ -70,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises: NotRunningError or ConfigError, if no address is given and no server is found.
     """
+    from mindbus.bus_client import BusClient
+
     address = arguments.address
     try:
         instances, is_list = read_instances(arguments.json, arguments.input)
@@ -131,6 +130,8 @@ def read_instances(text: str | None, inputs: list[str]) -> tuple[list[dict[str, 
 
 
 def _read_input(option: str) -> tuple[str, Any]:
+    import numpy as np
+
     name, equals, path = option.partition("=")
     if not name or not equals or not path:
         raise ValueError(f"--input must be NAME=FILE, not {option!r}")
@@ -141,6 +142,8 @@ def _read_input(option: str) -> tuple[str, Any]:
 
 def _value(name: str, item: Any) -> Any:
     """A JSON value as what the bus client sends."""
+    import numpy as np
+
     if isinstance(item, str):
         return item
     if isinstance(item, dict):
@@ -180,6 +183,8 @@ def _printable(result: dict[str, Any] | BusError) -> dict[str, Any]:
 
 
 def _jsonable(value: Any) -> Any:
+    import numpy as np
+
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, np.ndarray):

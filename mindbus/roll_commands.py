@@ -7,14 +7,16 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mindbus.config import add_run_directory, read_run_directory
 from mindbus.runtime_client import RefusedError, RuntimeClient
 from mindbus.status_table import progress_line
-from mindbus.version_watch import VersionWatch, look_at_versions
 from workers.supervisor.roll import MODES
 from workers.supervisor.roll_plan import MIN_READY_DEFAULT, SETTLE_MS_DEFAULT
+
+if TYPE_CHECKING:
+    from mindbus.version_watch import VersionWatch
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -202,6 +204,8 @@ def run(flags: argparse.Namespace) -> int:
 
 def _watch(client: RuntimeClient, flags: argparse.Namespace, request: dict[str, Any]) -> int:
     """Roll out each newer version that appears, until somebody ends it."""
+    from mindbus.version_watch import VersionWatch, look_at_versions
+
     slots = [slot for slot in client.status()["slots"] if slot["servable"] == flags.servable]
     if not slots:
         raise RefusedError(f"no worker serves {flags.servable!r}")

@@ -25,6 +25,9 @@ PAUSE_OF_WORKERS_S = 8.0
 
 SLOW_BODY_FLOATS = 200_000
 
+#: Of the servable `probe` in a soak; both answer alike.
+VERSIONS = (1, 2)
+
 
 class Faults:
     """Deals faults to a server until its time is over. counts: how many of each were dealt."""
@@ -41,7 +44,11 @@ class Faults:
             "stop worker": lambda: self._signal_worker(signal.SIGSTOP),
             "pause worker": self._pause_worker,
             "kill infrastructure": self._kill_infrastructure,
-            "roll": self._roll,
+            "restart": self._restart,
+            "reload": self._reload,
+            "end of canary": self._end_canary,
+            "restart infrastructure": self._restart_infrastructure,
+            "cancel": self._cancel,
             "rubbish": self._rubbish,
             "slow reader": self._slow_reader,
             "vanishing producer": self._vanishing_producer,
@@ -102,10 +109,30 @@ class Faults:
         os.kill(self._random.choice(slots)["pid"], signal.SIGKILL)
         return True
 
-    def _roll(self) -> bool:
-        mode = self._random.choice(["surge", "in-place"])
+    def _begin(self, command: str, **request: Any) -> bool:
         with RuntimeClient(self._server.run_directory) as client:
-            client.roll("restart", {"mode": mode, "settle_ms": 0})
+            client.roll(command, {"settle_ms": 0, **request})
+        return True
+
+    def _restart(self) -> bool:
+        return self._begin("restart", mode=self._random.choice(["surge", "in-place"]))
+
+    def _reload(self) -> bool:
+        """To one of the versions, perhaps as a canary; refused if it is served already."""
+        version, percent = self._random.choice(VERSIONS), self._random.choice([None, 50])
+        return self._begin("reload", servable="probe", version=version, canary_percent=percent)
+
+    def _end_canary(self) -> bool:
+        return self._begin(self._random.choice(["promote", "rollback"]), servable="probe")
+
+    def _restart_infrastructure(self) -> bool:
+        if not self._may("infrastructure", PAUSE_OF_INFRASTRUCTURE_S):
+            return False
+        return self._begin("restart", kind=self._random.choice(["gateway", "broker"]))
+
+    def _cancel(self) -> bool:
+        with RuntimeClient(self._server.run_directory) as client:
+            client.cancel_roll()
         return True
 
     def _rubbish(self) -> bool:
