@@ -33,6 +33,9 @@ GOODBYE_MS = 200
 #: A broker that drains goes when nobody has asked for anything for so long.
 QUIET_MS = 100
 
+#: It waits for that only so long: somebody may ask again and again whatever he is told.
+QUIET_WAIT_MS = 1_000
+
 GRACE_MS_DEFAULT = 10_000
 
 #: A worker is lost when it was silent for their product. The broker tells them to its workers.
@@ -114,6 +117,8 @@ class _Stopping:
         self._until_ns: int | None = None
         #: Since when nobody has asked for anything.
         self._quiet_ns = 0
+        #: Since when everything is answered.
+        self._idle_ns: int | None = None
 
     def note_signals(self, core: Core) -> None:
         """Begin the grace at the first signal, end it at the second."""
@@ -141,8 +146,12 @@ class _Stopping:
         if self._until_ns is None:
             return False
         now_ns = time.monotonic_ns()
+        if core.load()[0]:
+            return now_ns >= self._until_ns
+        if self._idle_ns is None:
+            self._idle_ns = now_ns
         is_quiet = now_ns - self._quiet_ns >= QUIET_MS * 1_000_000
-        return (core.load()[0] == 0 and is_quiet) or now_ns >= self._until_ns
+        return is_quiet or now_ns >= min(self._until_ns, self._idle_ns + QUIET_WAIT_MS * 1_000_000)
 
     def cut(self, timeout_ms: int | None) -> int | None:
         """The poll timeout, no longer than what is left of the grace, or of being quiet."""

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import zmq
@@ -105,6 +107,22 @@ def test_a_second_signal_ends_it_at_once(broker: Broker) -> None:
     client.recv_multipart()
     broker.process.send_signal(signal.SIGINT)
     assert broker.process.wait(DEADLINE_MS / 1_000) == 0
+
+
+def test_a_client_that_asks_again_and_again_does_not_keep_it(directory: str) -> None:
+    broker = Broker(directory, "--grace-ms", "600000")
+    broker.report()
+    client = broker.socket(broker.producers)
+    client.send_multipart(request(1))  # of a servable that nobody knows
+    client.recv_multipart()
+    broker.process.send_signal(signal.SIGTERM)
+    until_s = time.monotonic() + DEADLINE_MS / 1_000
+    while broker.process.poll() is None and time.monotonic() < until_s:
+        with suppress(zmq.Again):  # it is gone
+            client.send_multipart(request(1), zmq.DONTWAIT)
+        client.poll(10)
+    assert broker.process.poll() == 0
+    broker.close()
 
 
 def test_an_address_that_cannot_be_bound_is_one_clear_line(directory: str) -> None:
