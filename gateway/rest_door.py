@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol
 
 import uvicorn
 
+from gateway.accepting import Acceptor
 from gateway.addresses import AddressError, TcpAddress, parse_rest_address
 from gateway.doors import DoorError
 from gateway.http_connection import HttpConnection, Patience
@@ -24,9 +24,6 @@ from protocol import limits
 
 #: Connections that wait to be accepted.
 BACKLOG = 2048
-
-#: Who was accepted just before is known by then, also with TLS.
-ACCEPT_S = 0.1
 
 DEFAULT_PATIENCE = Patience()
 
@@ -46,8 +43,11 @@ class HttpHandler(Protocol):
 class RestDoor:
     """An open HTTP port. Make it with `open`, on the loop that serves it."""
 
-    def __init__(self, server: uvicorn.Server, listener: socket.socket, address: str) -> None:
+    def __init__(
+        self, server: uvicorn.Server, acceptor: Acceptor, listener: socket.socket, address: str
+    ) -> None:
         self._server = server
+        self._acceptor = acceptor
         self._clock = asyncio.create_task(self._keep_date())
         #: the socket that it listens with; another process may listen with a copy of it
         self.listener = listener
@@ -81,12 +81,18 @@ class RestDoor:
                 listener.close()
             raise DoorError(str(error)) from None
         listener = listener or await _listen(where, address)
-        server = uvicorn.Server(_settings(_Application(handler), context, patience))
+        server = uvicorn.Server(_settings(_Application(handler), patience))
         server.config.load()
-        server.lifespan = server.config.lifespan_class(server.config)
-        await server.startup(sockets=[listener])
+        make_connection = partial(
+            HttpConnection,
+            config=server.config,
+            server_state=server.server_state,
+            app_state={},
+            patience=patience,
+        )
         port = listener.getsockname()[1]
-        return cls(server, listener, str(where._replace(port=port)))
+        acceptor = Acceptor(listener, make_connection, context)
+        return cls(server, acceptor, listener, str(where._replace(port=port)))
 
     async def _keep_date(self) -> None:
         # uvicorn's main loop does the same, besides waiting for signals that are not its own here.
@@ -106,21 +112,21 @@ class RestDoor:
         """
         state: Any = self._server.server_state
         state.is_leaving = True  # for those that are being accepted
-        for listener in self._server.servers:
-            listener.close()
+        self._acceptor.close()
         for connection in list(state.connections):
             connection.end_after_next()
-        await asyncio.sleep(min(ACCEPT_S, idle_s))
+        await self._acceptor.wait_opened(idle_s)
         await _wait_lost(state.connections, idle_s)
 
     async def close(self, grace_s: float) -> None:
         """Take no new connections, let running requests finish for `grace_s` seconds, then drop."""
         state: Any = self._server.server_state
-        for listener in self._server.servers:
-            listener.close()
+        self._acceptor.close()
         for connection in list(state.connections):
             connection.shutdown()  # at once if it is idle, else after its reply
         await _wait_lost(state.connections, grace_s)
+        for task in list(self._acceptor.opening):
+            task.cancel()
         for connection in list(state.connections):
             connection.abandon()
         await _wait_lost(state.connections, None)
@@ -186,12 +192,10 @@ class _GoneError(Exception):
     """The client went away before its request was complete."""
 
 
-def _settings(
-    application: _Application, context: ssl.SSLContext | None, patience: Patience
-) -> uvicorn.Config:
+def _settings(application: _Application, patience: Patience) -> uvicorn.Config:
     return uvicorn.Config(
         application,
-        http=partial(HttpConnection, patience=patience),  # type: ignore[arg-type]
+        http=HttpConnection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -200,9 +204,7 @@ def _settings(
         access_log=False,
         log_config=None,
         log_level="error",
-        backlog=BACKLOG,
         timeout_keep_alive=patience.idle_s,  # type: ignore[arg-type]
-        ssl_context_factory=None if context is None else lambda *_: context,
     )
 
 

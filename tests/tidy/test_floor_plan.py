@@ -50,6 +50,7 @@ IMPURE = {
 SHELLS = {
     "broker/__main__.py",
     "broker/switch.py",
+    "gateway/accepting.py",
     "gateway/grpc_door.py",
     "gateway/reuse_port.py",
     "gateway/http_connection.py",
