@@ -161,19 +161,27 @@ class Switch:
 
     # ------------------------------------------------------------ sending
 
-    def flush(self) -> None:
-        """Send what the core has ready; what cannot be delivered comes back as new input."""
+    def flush(self) -> bool:
+        """Send what the core has ready; what cannot be delivered comes back as new input.
+
+        Returns whether a socket was used: that may have swallowed the sign that something came.
+        """
+        is_socket_used = False
         while self.core.outbox:
             to_clients, to_workers = self.core.outbox.take()
             for client, parts in to_clients:
                 if isinstance(client, bytes):
+                    is_socket_used = True
                     self._send_to_client(client, (client,), parts)
                 elif isinstance(client, tuple):
+                    is_socket_used = True
                     self._send_to_client(client, client, parts)
                 else:
                     client.deliver(parts)  # type: ignore[attr-defined]
             for routing_id, parts in to_workers.items():
+                is_socket_used = True
                 self._send_to_worker(routing_id, parts)
+        return is_socket_used
 
     def _send_to_client(
         self, client: Hashable, envelope: tuple[bytes, ...], parts: list[Any]

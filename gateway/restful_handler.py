@@ -27,6 +27,9 @@ HTTP_NOT_IMPLEMENTED = 501
 #: A body that takes longer to parse than a hop to a thread costs is parsed in a thread.
 PARSED_INLINE_BYTES_MAX = 64 * 1024
 
+#: Refusals that have to cost little: the JSON of such a request is parsed when it comes again.
+_OVERLOADED = ("queue_full", "queue_bytes_full")
+
 #: How many instances a JSON body has is not known without parsing it; at least one is meant.
 INSTANCE_COUNT_UNKNOWN = 1
 
@@ -77,8 +80,9 @@ class RestfulHandler:
         return _failed(None, error.reason, error.message)
 
     async def _refuse_by_bus(self, spec: RequestSpec, body: bytes, failure: RequestError) -> bytes:
-        """The bus failed the request: any mistake in its JSON comes before that."""
-        error = await _first_error(body)
+        """The bus failed the request: any mistake in its JSON comes before that, unless there is
+        too much to do already."""
+        error = None if failure.reason in _OVERLOADED else await _first_error(body)
         if error is not None:
             return _failed(spec, error.reason, error.message)
         return _failed(spec, failure.reason, text_for_client(spec, failure))

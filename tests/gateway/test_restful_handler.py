@@ -121,6 +121,11 @@ def test_a_failure_of_the_bus_is_told_in_mindspore_servings_words(
     assert error_of(handle(FakeBus(bus_failure(reason, message)))) == text
 
 
+@pytest.mark.parametrize("reason", ["queue_full", "queue_bytes_full"])
+def test_what_an_overloaded_bus_refuses_is_not_parsed(reason: str) -> None:
+    assert error_of(handle(FakeBus(bus_failure(reason, FULL)), body=b"{")).endswith(FULL)
+
+
 def test_a_large_document_is_checked_beside_the_event_loop_with_the_same_result() -> None:
     bus = FakeBus(bus_failure("no_worker", "x"))
     body = b" " * limits.TENSOR_INLINE_BYTES_MAX + b"[1"
