@@ -47,7 +47,7 @@ class EmbeddedBus:
         self._is_closed = False
         #: set when the broker is no more: it was closed, or a bug ended it
         self.ended = asyncio.Event()
-        self._sockets = (switch.producers, switch.workers)
+        self._sockets = switch.sockets
         for socket in self._sockets:
             self._loop.add_reader(socket.fileno(), self._plan_turn)
         self._plan_turn()
@@ -127,7 +127,7 @@ class EmbeddedBus:
         self._arm()
 
     def _arm(self) -> None:
-        next_ns = self._core.next_timer_ns()
+        next_ns = self._switch.next_timer_ns()
         if next_ns is None or (self._timer is not None and self._timer_ns <= next_ns):
             return  # an early call is harmless: the timer arms itself again
         if self._timer is not None:

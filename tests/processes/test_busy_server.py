@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,6 +22,7 @@ from protocol import ms_service_pb2 as pb
 from protocol import native, status
 from tests.figures import Figures
 from tests.processes.doors import DEADLINE_S, PREDICT, GrpcDoor, RestDoor, tensor
+from tests.processes.flood import BusFlood, Flood, GrpcFlood, RestFlood
 from tests.processes.probe import probe_server
 from tests.processes.server_process import ServerProcess
 from tests.processes.waiting import wait_until
@@ -179,3 +182,129 @@ def test_a_producer_that_vanished_leaves_nothing_behind(server: ServerProcess) -
         wait_until(lambda: client.stats()["requests"] == 0)
         wait_until(lambda: in_flight(client) == 0)
         assert client.infer("probe", "double", {"x": ROW})[0]["y"].tolist() == [2] * 4
+
+
+# ---------------------------------------------------------------- a thousand that wait
+
+QUEUED = 1_000
+
+#: The field asks for 1 s; the machine may be busy.
+TAKEN_OUT_MS_MAX = 1_000 + 3_000
+
+#: Whatever computes this dies of it.
+POISON = ROW * 666
+
+#: Lets what has been queued go out; and then leaves.
+Leaving = tuple[Callable[[], Any], Callable[[], Any]]
+
+
+def cancel_grpc_calls(server: ServerProcess) -> Leaving:
+    """Calls of one channel, which stays."""
+    channel = grpc.insecure_channel(server.grpc_address)
+    call = channel.unary_unary(PREDICT)
+    calls = [call.future(poison_message(server)) for _ in range(QUEUED)]
+    return bool, lambda: [each.cancel() for each in calls]
+
+
+def end_grpc_connection(server: ServerProcess) -> Leaving:
+    """A connection that ends in the middle of its calls."""
+    return flooding(GrpcFlood(server.grpc_address, poison_message(server)))
+
+
+def end_rest_connections(server: ServerProcess) -> Leaving:
+    """A connection for each request."""
+    body = json.dumps({"instances": [{"x": POISON.tolist()}]}).encode()
+    return flooding(RestFlood(server.rest_address, "/model/probe:mortal", body))
+
+
+def cancel_bus_calls(server: ServerProcess) -> Leaving:
+    """Futures of a client that stays."""
+    client = BusClient(server.producers_address)
+    futures = [client.submit("probe", "mortal", {"x": POISON}) for _ in range(QUEUED)]
+    return bool, lambda: [each.cancel() for each in futures]
+
+
+def close_bus_client(server: ServerProcess) -> Leaving:
+    """A client that says goodbye."""
+    client = BusClient(server.producers_address)
+    for _ in range(QUEUED):
+        client.submit("probe", "mortal", {"x": POISON})
+    return bool, client.close
+
+
+def vanish_from_bus(server: ServerProcess) -> Leaving:
+    """A producer that says nothing, as one that was killed."""
+    frames = [bytes(frame) for frame in native.encode_request([{"x": POISON}])]
+    head = heads.Head(
+        heads.REQUEST,
+        flags=heads.FLAG_COALESCE,
+        body_frames=len(frames),
+        service=b"probe/0",
+        method=b"mortal",
+    )
+    return flooding(BusFlood(server.producers_address, head, frames))
+
+
+def poison_message(server: ServerProcess) -> bytes:
+    door = GrpcDoor(server.grpc_address, "probe")
+    message: bytes = door.request("mortal", [{"x": tensor(POISON)}]).SerializeToString()
+    door.close()
+    return message
+
+
+def flooding(way: Flood) -> Leaving:
+    for number in range(QUEUED):
+        way.send(number)
+    return lambda: list(way.receive(0)), way.close
+
+
+@pytest.mark.shows("F24", "R13")
+@pytest.mark.parametrize(
+    "leave",
+    [
+        cancel_grpc_calls,
+        end_grpc_connection,
+        end_rest_connections,
+        cancel_bus_calls,
+        close_bus_client,
+        vanish_from_bus,
+    ],
+)
+def test_a_thousand_that_wait_leave_at_once_and_no_worker_sees_one(
+    server: ServerProcess,
+    leave: Callable[[ServerProcess], Leaving],
+    figures: Figures,
+    tmp_path: Path,
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with BusClient(server.producers_address) as client:
+        (worker,) = client.stats()["workers"]
+        before = client.stats()["counters"]
+        # The worker is busy until the gate opens, and holds as much as it takes.
+        held = [client.submit("probe", "gated", {"path": str(gate)})]
+        held += [client.submit("probe", "double", {"x": ROW}) for _ in range(worker["credit"] - 1)]
+        wait_until(lambda: in_flight(client) == len(held))
+        go_on, go = leave(server)
+        wait_until(lambda: go_on() or client.stats()["requests"] == len(held) + QUEUED)
+        begin_s = time.monotonic()
+        go()
+        left_s = time.monotonic()
+        wait_until(lambda: client.stats()["requests"] == len(held))
+        end_s = time.monotonic()
+        figures(
+            queued=QUEUED,
+            leaving_ms=(left_s - begin_s) * 1_000,
+            taken_out_ms=(end_s - begin_s) * 1_000,
+        )
+        gate.write_text("open")
+        assert held[0].result(DEADLINE_S)[0]["text"] == "open"
+        for future in held[1:]:
+            assert future.result(DEADLINE_S)[0]["y"].tolist() == [2] * 4
+        stats = client.stats()
+        counters = {name: stats["counters"][name] - before[name] for name in before}
+        assert (counters["cancelled"], counters["workers_lost"]) == (QUEUED, 0)
+        assert counters["answered"] == len(held)
+        assert stats["requests"] == 0
+        assert [each["generation"] for each in stats["workers"]] == [worker["generation"]]
+        assert (end_s - begin_s) * 1_000 < TAKEN_OUT_MS_MAX
