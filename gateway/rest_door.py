@@ -2,7 +2,8 @@
 
 The door reads a request's whole body, keeps it only up to the limit, and hands verb, target and
 body to a handler; the handler's answer goes out as `application/json`, with status 200 whatever the
-application says. Malformed HTTP is answered by the connection itself.
+application says, unless the client set a deadline. Malformed HTTP is answered by the connection
+itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gateway.doors import DoorError
 from gateway.http_connection import HttpConnection, Patience
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
+from protocol.restful_timeout import HEADER as TIMEOUT_HEADER
 
 #: Connections that wait to be accepted.
 BACKLOG = 2048
@@ -36,8 +38,18 @@ class HttpHandler(Protocol):
     #: the largest body that the handler wants to see
     body_bytes_max: int
 
-    def handle(self, verb: str, target: bytes, body: bytes | None) -> Awaitable[tuple[int, bytes]]:
-        """Answer one request with an HTTP status and a body; body is None if it was too large."""
+    def handle(
+        self,
+        verb: str,
+        target: bytes,
+        body: bytes | None,
+        timeout: bytes | None = None,
+        reading_ms: int = 0,
+    ) -> Awaitable[tuple[int, bytes]]:
+        """Answer one request with an HTTP status and a body.
+
+        body: None if it was too large. timeout: the header of that name, `reading_ms` ago.
+        """
 
 
 class RestDoor:
@@ -150,9 +162,14 @@ class _Application:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         connection: HttpConnection = scope["mindbus"]
         connection.handler_task = asyncio.current_task()
+        timeout = _timeout_of(scope["headers"])
+        begin_s = connection.loop.time()
         try:
             body = await self._read_body(receive)
-            answer = await self._handler.handle(scope["method"], scope["raw_path"], body)
+            reading_ms = int((connection.loop.time() - begin_s) * 1_000)
+            answer = await self._handler.handle(
+                scope["method"], scope["raw_path"], body, timeout, reading_ms
+            )
         except (asyncio.CancelledError, _GoneError):
             if connection.is_abandoned:
                 return
@@ -186,6 +203,12 @@ class _Application:
                 return b"".join(chunks) if size <= self._handler.body_bytes_max else None
             message = await receive()
         raise _GoneError
+
+
+def _timeout_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    """The header that says how long the client waits; if it comes again, both are one value."""
+    values = [value for name, value in headers if name == TIMEOUT_HEADER]
+    return b", ".join(values) if values else None
 
 
 class _GoneError(Exception):

@@ -38,12 +38,21 @@ class Echo:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.timeouts: list[tuple[bytes | None, int]] = []
         self.cancelled = asyncio.Event()
         self.arrived = asyncio.Event()
         self.finish = asyncio.Event()
 
-    async def handle(self, verb: str, target: bytes, body: bytes | None) -> tuple[int, bytes]:
+    async def handle(
+        self,
+        verb: str,
+        target: bytes,
+        body: bytes | None,
+        timeout: bytes | None = None,
+        reading_ms: int = 0,
+    ) -> tuple[int, bytes]:
         self.asked.append((verb, target, body))
+        self.timeouts.append((timeout, reading_ms))
         self.arrived.set()
         if target == b"/slow":
             try:
@@ -115,6 +124,24 @@ def test_a_reply_is_json_with_status_200_on_a_connection_that_stays(run) -> None
         assert echo.asked == [("POST", b"/model/add:m", b"body")] * 3
 
     on_door(scene, run)
+
+
+def test_a_deadline_begins_with_the_head_and_is_handed_on_as_it_came() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        await ask(door, POST % (b"/x", 1, b"x"))
+        head = b"POST /x HTTP/1.1\r\nGrpc-Timeout: 1500m\r\nContent-Length: 1\r\n"
+        reader, writer = await connect(door)
+        writer.write(head + b"\r\n")
+        await asyncio.sleep(0.2)
+        writer.write(b"x")
+        await read_reply(reader)
+        writer.write(head + b"grpc-timeout: 1S\r\n\r\nx")
+        await read_reply(reader)
+        writer.close()
+        assert [value for value, _ in echo.timeouts] == [None, b"1500m", b"1500m, 1S"]
+        assert 100 <= echo.timeouts[1][1] < 10_000
+
+    on_door(scene)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,6 +109,45 @@ def test_deadlines_are_kept_whether_a_request_waits_or_runs(
         wait_until(lambda: client.stats()["requests"] == 0)
         wait_until(lambda: in_flight(client) == 0)
     door.close()
+
+
+def curl(server: ServerProcess, method: str, instances: Any, timeout: str) -> tuple[int, str, int]:
+    """HTTP status, `error_msg`, and how long it took in ms."""
+    command = [
+        *("curl", "-s", "-w", "\\n%{http_code} %{time_total}", "-H", f"Grpc-Timeout: {timeout}"),
+        *("-d", json.dumps({"instances": instances})),
+        f"http://{server.rest_address}/model/probe:{method}",
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    document, _, numbers = output.rpartition("\n")
+    code, seconds = numbers.split()
+    return int(code), json.loads(document)["error_msg"], int(float(seconds) * 1_000)
+
+
+@pytest.mark.shows("F23", "R10", "R12")
+def test_the_deadline_of_a_rest_request_is_kept_whether_it_waits_or_runs(
+    server: ServerProcess, figures: Figures
+) -> None:
+    row = {"x": ROW.tolist()}
+    code, text, _ = curl(server, "double", row, "soon")
+    assert code == 400
+    assert text.startswith("header grpc-timeout is 'soon', but must be 1 to 99999999 and a unit of")
+    code, text, running_ms = curl(server, "slow", [row] * LONG, "300m")
+    assert (code, "running (probe/1)" in text) == (504, True), text
+    with BusClient(server.producers_address) as client:
+        (worker,) = client.stats()["workers"]
+        held = [client.submit("probe", "slow", [{"x": ROW}] * 2 * LONG)]
+        held += [client.submit("probe", "slow", {"x": ROW}) for _ in range(worker["credit"])]
+        wait_until(lambda: client.stats()["services"][0]["queued"] > 0)
+        code, text, waiting_ms = curl(server, "mortal", {"x": [666.0] * 4}, "400m")
+        assert (code, "waiting (probe/1)" in text) == (504, True), text
+        for future in held:
+            future.result(DEADLINE_S)
+        assert client.stats()["workers"][0]["generation"] == worker["generation"]
+        wait_until(lambda: in_flight(client) == 0)
+    figures(late_running_ms=running_ms - 300, late_waiting_ms=waiting_ms - 400)
+    assert 300 <= running_ms < 300 + 3_000
+    assert 400 <= waiting_ms < 400 + 3_000
 
 
 @pytest.mark.shows("F24", "R13")
