@@ -104,6 +104,8 @@ def bus_load(address: str, parts: list[bytes], expected: bytes, n: int, seconds:
         send()
     while sent:
         for answer_head, body in heads.split_parcels(socket.recv_multipart()):
+            if answer_head[3] != heads.REPLY:
+                continue
             (answered,) = heads.REQUEST_ID.unpack_from(answer_head, heads.REQUEST_ID_OFFSET)
             assert body[0] == expected, body
             now = time.perf_counter()

@@ -88,7 +88,7 @@ def run(document: dict[str, Any]) -> int:
     log.info("broker started", producers=switch.producers_addresses, workers=switch.workers_address)
     _report({"state": "ready", "producers": switch.producers_addresses})
     poller = zmq.Poller()
-    for socket in (switch.producers, switch.workers, stopping.reader):
+    for socket in (*switch.sockets, stopping.reader):
         poller.register(socket, zmq.POLLIN)
     more = False
     while not stopping.is_over(core):

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import zmq
 
 from broker.core import Core
+from broker.departures import Departures
 from broker.unread import UnreadReplies
 from protocol import head as heads
 from protocol import limits, native, status
@@ -72,6 +73,9 @@ class Switch:
         self._context = zmq.Context()
         self.producers = self._router(limits.UNREAD_MESSAGES_MAX)
         self.workers = self._router(0)
+        self._departures = Departures(self.producers)
+        #: what a host waits for
+        self.sockets = (self.producers, self.workers, self._departures.monitor)
         try:
             self.producers_addresses = [_bind(self.producers, a) for a in producers_addresses]
             self.workers_address = _bind(self.workers, workers_address)
@@ -97,6 +101,8 @@ class Switch:
         now_ns = time.monotonic_ns()
         more = self._receive(self.workers, self.core.receive_from_worker, now_ns)
         more |= self._receive(self.producers, self._receive_from_client, now_ns)
+        for client in self._departures.look(self.core, now_ns):
+            self._lose(client)
         self.core.handle_timer(time.monotonic_ns())
         self.flush()
         if self.unread and now_ns >= self._settle_ns:
@@ -104,9 +110,14 @@ class Switch:
             self.unread.settle()
         return more
 
+    def next_timer_ns(self) -> int | None:
+        """When `turn` wants to be called, or None while nothing is watched."""
+        times = (self.core.next_timer_ns(), self._departures.due_ns)
+        return min((time for time in times if time is not None), default=None)
+
     def poll_timeout_ms(self) -> int | None:
         """How long a host may sleep on the sockets, None for as long as it likes."""
-        next_ns = self.core.next_timer_ns()
+        next_ns = self.next_timer_ns()
         if next_ns is None:
             return None
         return max(0, -(-(next_ns - time.monotonic_ns()) // 1_000_000))
@@ -161,19 +172,27 @@ class Switch:
 
     # ------------------------------------------------------------ sending
 
-    def flush(self) -> None:
-        """Send what the core has ready; what cannot be delivered comes back as new input."""
+    def flush(self) -> bool:
+        """Send what the core has ready; what cannot be delivered comes back as new input.
+
+        Returns whether a socket was used: that may have swallowed the sign that something came.
+        """
+        is_socket_used = False
         while self.core.outbox:
             to_clients, to_workers = self.core.outbox.take()
             for client, parts in to_clients:
                 if isinstance(client, bytes):
+                    is_socket_used = True
                     self._send_to_client(client, (client,), parts)
                 elif isinstance(client, tuple):
+                    is_socket_used = True
                     self._send_to_client(client, client, parts)
                 else:
                     client.deliver(parts)  # type: ignore[attr-defined]
             for routing_id, parts in to_workers.items():
+                is_socket_used = True
                 self._send_to_worker(routing_id, parts)
+        return is_socket_used
 
     def _send_to_client(
         self, client: Hashable, envelope: tuple[bytes, ...], parts: list[Any]
@@ -192,8 +211,11 @@ class Switch:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self.core.counters.clients_gone += 1
-            self.core.client_lost(client)
+            self._lose(client)
+
+    def _lose(self, client: Hashable) -> None:
+        self.core.counters.clients_gone += 1
+        self.core.client_lost(client)
 
     def _send_watched(self, envelope: tuple[bytes, ...], parts: list[Any], size: int) -> None:
         # ZeroMQ frees the frames of a message in their order, so the last one tells of all.
@@ -229,6 +251,7 @@ class Switch:
 
     def close(self, linger_ms: int = 0) -> None:
         """Close both sockets and the context. linger_ms: for what was sent and has not left."""
+        self.producers.disable_monitor()
         self._context.destroy(linger=linger_ms)
 
 

@@ -96,6 +96,8 @@ class GrpcDoor:
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_send_message_length", message_bytes_max),
                 ("grpc.max_concurrent_streams", limits.CONNECTION_CALLS_MAX),
+                ("grpc.server.max_pending_requests", limits.CONNECTION_CALLS_MAX),
+                ("grpc.server.max_pending_requests_hard_limit", limits.CONNECTION_CALLS_MAX),
             ]
         )
         service = _Service(handler, unread_bytes_max)

@@ -2,31 +2,30 @@
 
 The door reads a request's whole body, keeps it only up to the limit, and hands verb, target and
 body to a handler; the handler's answer goes out as `application/json`, with status 200 whatever the
-application says. Malformed HTTP is answered by the connection itself.
+application says, unless the client set a deadline. Malformed HTTP is answered by the connection
+itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol
 
 import uvicorn
 
+from gateway.accepting import Acceptor
 from gateway.addresses import AddressError, TcpAddress, parse_rest_address
 from gateway.doors import DoorError
 from gateway.http_connection import HttpConnection, Patience
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
+from protocol.restful_timeout import HEADER as TIMEOUT_HEADER
 
 #: Connections that wait to be accepted.
 BACKLOG = 2048
-
-#: Who was accepted just before is known by then, also with TLS.
-ACCEPT_S = 0.1
 
 DEFAULT_PATIENCE = Patience()
 
@@ -39,15 +38,28 @@ class HttpHandler(Protocol):
     #: the largest body that the handler wants to see
     body_bytes_max: int
 
-    def handle(self, verb: str, target: bytes, body: bytes | None) -> Awaitable[tuple[int, bytes]]:
-        """Answer one request with an HTTP status and a body; body is None if it was too large."""
+    def handle(
+        self,
+        verb: str,
+        target: bytes,
+        body: bytes | None,
+        timeout: bytes | None = None,
+        reading_ms: int = 0,
+    ) -> Awaitable[tuple[int, bytes]]:
+        """Answer one request with an HTTP status and a body.
+
+        body: None if it was too large. timeout: the header of that name, `reading_ms` ago.
+        """
 
 
 class RestDoor:
     """An open HTTP port. Make it with `open`, on the loop that serves it."""
 
-    def __init__(self, server: uvicorn.Server, listener: socket.socket, address: str) -> None:
+    def __init__(
+        self, server: uvicorn.Server, acceptor: Acceptor, listener: socket.socket, address: str
+    ) -> None:
         self._server = server
+        self._acceptor = acceptor
         self._clock = asyncio.create_task(self._keep_date())
         #: the socket that it listens with; another process may listen with a copy of it
         self.listener = listener
@@ -81,12 +93,18 @@ class RestDoor:
                 listener.close()
             raise DoorError(str(error)) from None
         listener = listener or await _listen(where, address)
-        server = uvicorn.Server(_settings(_Application(handler), context, patience))
+        server = uvicorn.Server(_settings(_Application(handler), patience))
         server.config.load()
-        server.lifespan = server.config.lifespan_class(server.config)
-        await server.startup(sockets=[listener])
+        make_connection = partial(
+            HttpConnection,
+            config=server.config,
+            server_state=server.server_state,
+            app_state={},
+            patience=patience,
+        )
         port = listener.getsockname()[1]
-        return cls(server, listener, str(where._replace(port=port)))
+        acceptor = Acceptor(listener, make_connection, context)
+        return cls(server, acceptor, listener, str(where._replace(port=port)))
 
     async def _keep_date(self) -> None:
         # uvicorn's main loop does the same, besides waiting for signals that are not its own here.
@@ -106,21 +124,21 @@ class RestDoor:
         """
         state: Any = self._server.server_state
         state.is_leaving = True  # for those that are being accepted
-        for listener in self._server.servers:
-            listener.close()
+        self._acceptor.close()
         for connection in list(state.connections):
             connection.end_after_next()
-        await asyncio.sleep(min(ACCEPT_S, idle_s))
+        await self._acceptor.wait_opened(idle_s)
         await _wait_lost(state.connections, idle_s)
 
     async def close(self, grace_s: float) -> None:
         """Take no new connections, let running requests finish for `grace_s` seconds, then drop."""
         state: Any = self._server.server_state
-        for listener in self._server.servers:
-            listener.close()
+        self._acceptor.close()
         for connection in list(state.connections):
             connection.shutdown()  # at once if it is idle, else after its reply
         await _wait_lost(state.connections, grace_s)
+        for task in list(self._acceptor.opening):
+            task.cancel()
         for connection in list(state.connections):
             connection.abandon()
         await _wait_lost(state.connections, None)
@@ -144,9 +162,14 @@ class _Application:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         connection: HttpConnection = scope["mindbus"]
         connection.handler_task = asyncio.current_task()
+        timeout = _timeout_of(scope["headers"])
+        begin_s = connection.loop.time()
         try:
             body = await self._read_body(receive)
-            answer = await self._handler.handle(scope["method"], scope["raw_path"], body)
+            reading_ms = int((connection.loop.time() - begin_s) * 1_000)
+            answer = await self._handler.handle(
+                scope["method"], scope["raw_path"], body, timeout, reading_ms
+            )
         except (asyncio.CancelledError, _GoneError):
             if connection.is_abandoned:
                 return
@@ -182,16 +205,20 @@ class _Application:
         raise _GoneError
 
 
+def _timeout_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    """The header that says how long the client waits; if it comes again, both are one value."""
+    values = [value for name, value in headers if name == TIMEOUT_HEADER]
+    return b", ".join(values) if values else None
+
+
 class _GoneError(Exception):
     """The client went away before its request was complete."""
 
 
-def _settings(
-    application: _Application, context: ssl.SSLContext | None, patience: Patience
-) -> uvicorn.Config:
+def _settings(application: _Application, patience: Patience) -> uvicorn.Config:
     return uvicorn.Config(
         application,
-        http=partial(HttpConnection, patience=patience),  # type: ignore[arg-type]
+        http=HttpConnection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -200,9 +227,7 @@ def _settings(
         access_log=False,
         log_config=None,
         log_level="error",
-        backlog=BACKLOG,
         timeout_keep_alive=patience.idle_s,  # type: ignore[arg-type]
-        ssl_context_factory=None if context is None else lambda *_: context,
     )
 
 

@@ -13,19 +13,26 @@ import asyncio
 from gateway.bus import Bus
 from gateway.requests import failure_of_bus, joined, pack_request, text_for_client
 from protocol import head as heads
-from protocol import restful, serving_texts
+from protocol import limits, restful, serving_texts, status
 from protocol.errors import RequestError
 from protocol.values import RequestSpec
 
 #: Verbs that libevent's server passes on; the application then wants POST only.
 VERBS = frozenset(("GET", "POST", "HEAD", "PUT", "DELETE"))
 
-#: Every application reply has this HTTP status, errors too.
+#: Every application reply of MindSpore Serving has this HTTP status, errors too.
 HTTP_OK = 200
 HTTP_NOT_IMPLEMENTED = 501
 
+#: The two that only the deadline of a request brings about.
+HTTP_BAD_REQUEST = 400
+HTTP_GATEWAY_TIMEOUT = status.REASONS["deadline_exceeded"].http
+
 #: A body that takes longer to parse than a hop to a thread costs is parsed in a thread.
 PARSED_INLINE_BYTES_MAX = 64 * 1024
+
+#: Refusals that have to cost little: the JSON of such a request is parsed when it comes again.
+_OVERLOADED = ("queue_full", "queue_bytes_full")
 
 #: How many instances a JSON body has is not known without parsing it; at least one is meant.
 INSTANCE_COUNT_UNKNOWN = 1
@@ -38,15 +45,30 @@ class RestfulHandler:
         self._bus = bus
         self.body_bytes_max = body_bytes_max
 
-    async def handle(self, verb: str, target: bytes, body: bytes | None) -> tuple[int, bytes]:
+    async def handle(
+        self,
+        verb: str,
+        target: bytes,
+        body: bytes | None,
+        timeout: bytes | None = None,
+        reading_ms: int = 0,
+    ) -> tuple[int, bytes]:
         """Answer one HTTP request with an HTTP status and a JSON document.
 
         target: the request target as it came, without any decoding. body: None if it is larger
-        than `body_bytes_max`. Cancelling cancels the request.
+        than `body_bytes_max`. timeout: value of the header `grpc-timeout`; reading_ms: how much of
+        it went by until the body was complete. Cancelling cancels the request.
         """
         if verb != "POST":
-            status = HTTP_OK if verb in VERBS else HTTP_NOT_IMPLEMENTED
-            return status, _failed(None, "unsupported", serving_texts.post_only())
+            code = HTTP_OK if verb in VERBS else HTTP_NOT_IMPLEMENTED
+            return code, _failed(None, "unsupported", serving_texts.post_only())
+        budget_ms = 0
+        if timeout is not None:
+            try:
+                budget_ms = restful.parse_timeout(timeout)
+            except RequestError as error:
+                return HTTP_BAD_REQUEST, _failed(None, error.reason, error.message)
+            budget_ms = min(max(1, budget_ms - reading_ms), limits.BUDGET_MS_MAX)
         if body is None:
             text = serving_texts.body_too_large(self.body_bytes_max)
             return HTTP_OK, _failed(None, "body_too_large", text)
@@ -56,18 +78,23 @@ class RestfulHandler:
             spec = restful.parse_target(target)
         except RequestError as target_error:
             return HTTP_OK, await self._refuse_target(body, target_error)
-        return HTTP_OK, await self._infer(spec, body)
+        return await self._infer(spec, body, budget_ms)
 
-    async def _infer(self, spec: RequestSpec, body: bytes) -> bytes:
+    async def _infer(self, spec: RequestSpec, body: bytes, budget_ms: int) -> tuple[int, bytes]:
         try:
-            head = pack_request(spec, heads.DIALECT_RESTFUL, INSTANCE_COUNT_UNKNOWN, 0, len(body))
+            head = pack_request(
+                spec, heads.DIALECT_RESTFUL, INSTANCE_COUNT_UNKNOWN, budget_ms, len(body)
+            )
         except RequestError as failure:
-            return await self._refuse_by_bus(spec, body, failure)
+            return HTTP_OK, await self._refuse_by_bus(spec, body, failure)
         reply, frames = await self._bus.request(head, [body])
         failure_or_none = failure_of_bus(reply, frames)
-        if failure_or_none is not None:
-            return await self._refuse_by_bus(spec, body, failure_or_none)
-        return joined(frames)
+        if failure_or_none is None:
+            return HTTP_OK, joined(frames)
+        if budget_ms and failure_or_none.reason == "deadline_exceeded":
+            text = text_for_client(spec, failure_or_none)
+            return HTTP_GATEWAY_TIMEOUT, _failed(spec, failure_or_none.reason, text)
+        return HTTP_OK, await self._refuse_by_bus(spec, body, failure_or_none)
 
     async def _refuse_target(self, body: bytes, target_error: RequestError) -> bytes:
         """A wrong target: only JSON that cannot be parsed is a mistake that comes before it."""
@@ -77,8 +104,9 @@ class RestfulHandler:
         return _failed(None, error.reason, error.message)
 
     async def _refuse_by_bus(self, spec: RequestSpec, body: bytes, failure: RequestError) -> bytes:
-        """The bus failed the request: any mistake in its JSON comes before that."""
-        error = await _first_error(body)
+        """The bus failed the request: any mistake in its JSON comes before that, unless there is
+        too much to do already."""
+        error = None if failure.reason in _OVERLOADED else await _first_error(body)
         if error is not None:
             return _failed(spec, error.reason, error.message)
         return _failed(spec, failure.reason, text_for_client(spec, failure))

@@ -41,12 +41,13 @@ class EmbeddedBus:
         self._request_ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[tuple[bytes, list[Buffer]]]] = {}
         self._turn_planned = False
+        self._sockets_are_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._is_closed = False
         #: set when the broker is no more: it was closed, or a bug ended it
         self.ended = asyncio.Event()
-        self._sockets = (switch.producers, switch.workers)
+        self._sockets = switch.sockets
         for socket in self._sockets:
             self._loop.add_reader(socket.fileno(), self._plan_turn)
         self._plan_turn()
@@ -66,14 +67,14 @@ class EmbeddedBus:
         self._core.receive_from_client(
             self, [stamped, *map(_without_copy, frames)], time.monotonic_ns()
         )
-        self._plan_turn()
+        self._plan_flush()
         try:
             return await future
         except asyncio.CancelledError:
             cancel = heads.pack(heads.Head(heads.CANCEL, request_id=request_id))
             if not self._is_closed:
                 self._core.receive_from_client(self, [cancel], time.monotonic_ns())
-                self._plan_turn()
+                self._plan_flush()
             raise
         finally:
             self._waiting.pop(request_id, None)
@@ -91,7 +92,12 @@ class EmbeddedBus:
             at = end
 
     def _plan_turn(self) -> None:
-        """Take a turn in this iteration of the loop, once for all that happens in it."""
+        """Look at the sockets in this iteration of the loop, once for all that happens in it."""
+        self._sockets_are_due = True
+        self._plan_flush()
+
+    def _plan_flush(self) -> None:
+        """Send in this iteration of the loop what the core has ready then."""
         if not self._turn_planned:
             self._turn_planned = True
             self._loop.call_soon(self._turn)
@@ -100,8 +106,15 @@ class EmbeddedBus:
         self._turn_planned = False
         if self._is_closed:
             return
+        sockets_are_due, self._sockets_are_due = self._sockets_are_due, False
+        more = False
         try:
-            more = self._switch.turn()
+            if sockets_are_due:
+                more = self._switch.turn()
+            elif not self._switch.flush():
+                # Requests that were refused, or that wait: there is nothing to be found out.
+                self._arm()
+                return
         except (
             Exception
         ):  # the broker's top: tables that a bug left half done are not to be trusted
@@ -114,7 +127,7 @@ class EmbeddedBus:
         self._arm()
 
     def _arm(self) -> None:
-        next_ns = self._core.next_timer_ns()
+        next_ns = self._switch.next_timer_ns()
         if next_ns is None or (self._timer is not None and self._timer_ns <= next_ns):
             return  # an early call is harmless: the timer arms itself again
         if self._timer is not None:
@@ -125,6 +138,7 @@ class EmbeddedBus:
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._sockets_are_due = True
         self._turn()
 
     def drain(self) -> None:

@@ -16,7 +16,7 @@ def main() -> None:
     switch = Switch(Core(Settings()), [producers], workers, int(unread_bytes_max))
     print("bound", flush=True)
     poller = zmq.Poller()
-    for socket in (switch.producers, switch.workers):
+    for socket in switch.sockets:
         poller.register(socket, zmq.POLLIN)
     more = False
     while True:

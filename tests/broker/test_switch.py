@@ -89,6 +89,25 @@ def test_dealer_and_req_clients_get_their_own_envelopes_back(peers: Peers) -> No
         assert (heads.unpack(head).request_id, body) == (number, b"to %d" % number)
 
 
+def test_who_vanishes_with_requests_that_wait_is_found_out_and_nobody_else_is_touched(
+    peers: Peers,
+) -> None:
+    peers.worker(credit=1)
+    kinds = [heads.FLAG_COALESCE, heads.FLAG_COALESCE, 0]
+    gone, stays, simple = (peers.socket(zmq.DEALER, peers.producers) for _ in kinds)
+    for client, flags in zip((gone, stays, simple), kinds, strict=True):
+        for number in range(5):
+            client.send_multipart(request(number, flags=flags))
+    peers.turn_until(lambda: peers.core.load()[0] == 15)
+    gone.close()
+    peers.turn_until(lambda: peers.core.load()[0] == 10)
+    assert (peers.core.counters.cancelled, peers.core.counters.clients_gone) == (5, 1)
+    (head,) = peers.receive(stays)
+    assert heads.unpack(head) == heads.Head(heads.HEARTBEAT)
+    assert not simple.poll(50)
+    assert peers.switch.next_timer_ns() == peers.core.next_timer_ns()
+
+
 def test_a_producer_over_tcp_reaches_the_same_workers(peers: Peers) -> None:
     worker = peers.worker()
     client = peers.socket(zmq.DEALER, peers.switch.producers_addresses[1])

@@ -20,6 +20,7 @@ from protocol import head as heads
 from protocol import limits
 from protocol.errors import RequestError
 from tests.gateway.fakes import FakeBus, KeyMaterial, busy_port, reply_head
+from tests.gateway.http2_client import END_STREAM, RST_STREAM, Http2Client
 from tests.gateway.test_ms_service_handler import predict_request
 
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -72,6 +73,24 @@ def test_bytes_go_in_and_come_out_unchanged(run) -> None:  # type: ignore[no-unt
         assert await call(b"") == b""
 
     on_door(scene, run=run)
+
+
+def test_calls_that_come_faster_than_they_are_looked_at_are_not_refused_by_the_library() -> None:
+    calls = 4_000
+
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        client = await Http2Client.connect(door.address)
+        for _ in range(calls):
+            client.call(b"")
+        answered = 0
+        while answered < calls:
+            frame = await client.receive()
+            assert frame.kind != RST_STREAM
+            assert not frame.flags & END_STREAM or client.data_bytes[frame.stream] == 5
+            answered += frame.flags & END_STREAM
+        client.close()
+
+    on_door(scene, run=uvloop.run)
 
 
 def test_port_zero_becomes_a_real_port() -> None:

@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import io
 import json
+import resource
+import socket
 import ssl
 import subprocess
 import warnings
@@ -36,12 +38,21 @@ class Echo:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.timeouts: list[tuple[bytes | None, int]] = []
         self.cancelled = asyncio.Event()
         self.arrived = asyncio.Event()
         self.finish = asyncio.Event()
 
-    async def handle(self, verb: str, target: bytes, body: bytes | None) -> tuple[int, bytes]:
+    async def handle(
+        self,
+        verb: str,
+        target: bytes,
+        body: bytes | None,
+        timeout: bytes | None = None,
+        reading_ms: int = 0,
+    ) -> tuple[int, bytes]:
         self.asked.append((verb, target, body))
+        self.timeouts.append((timeout, reading_ms))
         self.arrived.set()
         if target == b"/slow":
             try:
@@ -113,6 +124,24 @@ def test_a_reply_is_json_with_status_200_on_a_connection_that_stays(run) -> None
         assert echo.asked == [("POST", b"/model/add:m", b"body")] * 3
 
     on_door(scene, run)
+
+
+def test_a_deadline_begins_with_the_head_and_is_handed_on_as_it_came() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        await ask(door, POST % (b"/x", 1, b"x"))
+        head = b"POST /x HTTP/1.1\r\nGrpc-Timeout: 1500m\r\nContent-Length: 1\r\n"
+        reader, writer = await connect(door)
+        writer.write(head + b"\r\n")
+        await asyncio.sleep(0.2)
+        writer.write(b"x")
+        await read_reply(reader)
+        writer.write(head + b"grpc-timeout: 1S\r\n\r\nx")
+        await read_reply(reader)
+        writer.close()
+        assert [value for value, _ in echo.timeouts] == [None, b"1500m", b"1500m, 1S"]
+        assert 100 <= echo.timeouts[1][1] < 10_000
+
+    on_door(scene)
 
 
 @pytest.mark.parametrize(
@@ -508,6 +537,72 @@ def test_two_doors_accept_from_one_queue_and_either_may_close(run) -> None:  # t
         await other.close(0)
 
     on_door(scene, run)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_many_who_connect_at_once_wait_for_a_few_turns_of_the_loop_only(run) -> None:  # type: ignore[no-untyped-def]
+    clients = 96
+
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        host, _, port = door.address.rpartition(":")
+        sockets = [socket.create_connection((host, int(port))) for _ in range(clients)]
+        turns = 0
+        while door.connections() < clients:
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns < clients / 4
+        for each in sockets:
+            each.close()
+
+    on_door(scene, run)
+
+
+def test_a_door_that_has_no_descriptors_left_accepts_again_once_there_are_some() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        reader, writer = await connect(door)
+        waiting = socket.socket()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            host, _, port = door.address.rpartition(":")
+            waiting.connect((host, int(port)))
+            writer.write(POST % (b"/x", 1, b"x"))  # who is connected is served meanwhile
+            assert (await read_reply(reader))[2] == b'["POST", "/x", 1]'
+            assert door.connections() == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        while door.connections() < 2:
+            await asyncio.sleep(0.01)
+        writer.close()
+        waiting.close()
+
+    on_door(scene, uvloop.run)
+
+
+def test_a_door_that_leaves_waits_for_those_who_still_shake_hands(
+    key_material: KeyMaterial,
+) -> None:
+    async def play() -> None:
+        door = await RestDoor.open(Echo(), "127.0.0.1:0", 1, key_material.tls())
+        host, _, port = door.address.rpartition(":")
+        client = socket.create_connection((host, int(port)))
+        while not door._acceptor.opening:
+            await asyncio.sleep(0)
+        leaving = asyncio.create_task(door.leave(8))
+        await asyncio.sleep(0.3)  # longer than anybody needs, and nobody is lost
+        assert not leaving.done()
+        reader, writer = await asyncio.open_connection(
+            sock=client, ssl=trusting(key_material.ca), server_hostname="localhost"
+        )
+        writer.write(POST % (b"/last", 1, b"x"))
+        _, headers, body = await read_reply(reader)
+        assert (headers[b"connection"], body) == (b"close", b'["POST", "/last", 1]')
+        assert await reader.read() == b""
+        writer.close()
+        await leaving
+        await door.close(0)
+
+    uvloop.run(play())
 
 
 def test_closing_drops_what_outlasts_the_grace() -> None:

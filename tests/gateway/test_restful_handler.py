@@ -121,6 +121,39 @@ def test_a_failure_of_the_bus_is_told_in_mindspore_servings_words(
     assert error_of(handle(FakeBus(bus_failure(reason, message)))) == text
 
 
+@pytest.mark.parametrize(
+    ("timeout", "reading_ms", "budget_ms"),
+    [
+        (b"1500m", 0, 1_500),
+        (b"1500m", 200, 1_300),
+        (b"2S", 3_000, 1),
+        (b"99999999H", 0, limits.BUDGET_MS_MAX),
+    ],
+)
+def test_a_deadline_becomes_the_budget(timeout: bytes, reading_ms: int, budget_ms: int) -> None:
+    bus = FakeBus(bus_failure("deadline_exceeded", "the budget ran out after 9 ms"))
+    handler = RestfulHandler(bus, 100)
+    code, body = asyncio.run(handler.handle("POST", TARGET, BODY, timeout, reading_ms))
+    assert bus.asked[0][0].budget_ms == budget_ms
+    assert (code, json.loads(body)) == (504, {"error_msg": "the budget ran out after 9 ms"})
+
+
+def test_a_deadline_that_is_none_is_a_bad_request() -> None:
+    bus = FakeBus()
+    handler = RestfulHandler(bus, 100)
+    code, body = asyncio.run(handler.handle("POST", TARGET, BODY, b"5 s"))
+    assert (code, json.loads(body)["error_msg"].partition(",")[0]) == (
+        400,
+        "header grpc-timeout is '5 s'",
+    )
+    assert bus.asked == []
+
+
+@pytest.mark.parametrize("reason", ["queue_full", "queue_bytes_full"])
+def test_what_an_overloaded_bus_refuses_is_not_parsed(reason: str) -> None:
+    assert error_of(handle(FakeBus(bus_failure(reason, FULL)), body=b"{")).endswith(FULL)
+
+
 def test_a_large_document_is_checked_beside_the_event_loop_with_the_same_result() -> None:
     bus = FakeBus(bus_failure("no_worker", "x"))
     body = b" " * limits.TENSOR_INLINE_BYTES_MAX + b"[1"

@@ -34,7 +34,14 @@ class Big:
     async def predict(self, body: bytes, budget_ms: int | None) -> bytes:
         return bytes(int(body)) if body else REPLY
 
-    async def handle(self, verb: str, target: bytes, body: bytes | None) -> tuple[int, bytes]:
+    async def handle(
+        self,
+        verb: str,
+        target: bytes,
+        body: bytes | None,
+        timeout: bytes | None = None,
+        reading_ms: int = 0,
+    ) -> tuple[int, bytes]:
         return 200, bytes(int(target[1:]))
 
 

@@ -157,6 +157,30 @@ def test_closing_tells_everyone_who_waits(directory: str) -> None:
     run(directory, 2, scenario)
 
 
+def test_a_refusal_is_answered_without_a_look_at_the_sockets(directory: str) -> None:
+    class Watched(Switch):
+        turns = 0
+
+        def turn(self) -> bool:
+            self.turns += 1
+            return super().turn()
+
+    async def main() -> None:
+        core = Core(Settings(requests_max=0))
+        core.registration.expect(b"add/1", time.monotonic_ns())
+        switch = Watched(core, [f"ipc://{directory}/p"], f"ipc://{directory}/w")
+        bus = EmbeddedBus(switch)
+        await asyncio.sleep(0)
+        turns = switch.turns
+        for _ in range(100):
+            _, frames = await bus.request(*parcel(b"x"))
+            assert decode_failure(frames).reason == "queue_full"
+        assert switch.turns - turns < 20  # ZeroMQ itself may wake it now and then
+        await bus.close()
+
+    asyncio.run(asyncio.wait_for(main(), DEADLINE_S))
+
+
 def test_a_bug_of_the_broker_ends_it_and_leaves_nobody_waiting(directory: str) -> None:
     class Faulty(Core):
         def handle_timer(self, now_ns: int) -> None:
