@@ -8,7 +8,8 @@ from protocol import control
 from protocol import head as heads
 from protocol.native import decode_failure
 from protocol.values import MethodSignature
-from protocol.worker_session import CLOSED, Arrival, SessionSettings, WorkerSession
+from protocol.worker_session import CLOSED, READY, Arrival, SessionSettings, WorkerSession
+from tests.sim.weather import CRASH, CUT, FREEZE
 
 if TYPE_CHECKING:
     from tests.sim.world import Link, World
@@ -58,6 +59,7 @@ class SimClient:
             return
         dice = world.random.random()
         if dice < 0.01:
+            world.met["client left"] += 1
             world.disconnect(self._routing_id)
             self._link.is_cut = True
             self._connect()
@@ -65,14 +67,14 @@ class SimClient:
             self._cancel(world.random.choice(sorted(self._outstanding)))
         else:
             self._request(world.random.randint(1, 3))
-        world.after_ms(1, 60, self.act)
+        world.after_ms(1, world.weather.pause_ms, self.act)
 
     def _request(self, count: int) -> None:
         random = self._world.random
         parts: list[bytes] = []
         for _ in range(count):
             self._next_id += 1
-            poison = POISON if random.random() < 0.01 else ""
+            poison = POISON if random.random() < self._world.weather.poison else ""
             payload = f"{self._name}.{self._next_id}{poison}".encode()
             budget_ms = random.choice((0, 5, 30, 200, 5_000))
             head = heads.Head(
@@ -109,6 +111,11 @@ class SimClient:
             latest_ns = deadline_ns + self._world.deadline_slack_ns()
             assert self._world.now_ns <= latest_ns, f"answered late: {payload!r}"
 
+    @property
+    def is_quiet(self) -> bool:
+        """It waits for nothing."""
+        return not self._outstanding
+
     def check_outcomes(self) -> None:
         """At the end nothing may be outstanding."""
         assert not self._outstanding, f"I1: {self._name} never heard of {self._outstanding}"
@@ -125,9 +132,30 @@ class SimWorker:
         self._credit = credit
         self._generation = 0
         self._session: WorkerSession | None = None
+        self._armed_ns: int | None = None
+
+    @property
+    def is_quiet(self) -> bool:
+        """It is registered, holds nothing, and nothing keeps it from its broker."""
+        session = self._session
+        return (
+            session is not None
+            and session.state == READY
+            and not session.in_flight
+            and self._frozen is None
+            and not any(self._silent)
+        )
+
+    def leave(self) -> None:
+        """The world ends: drain, and never come back. REQUIRES: `is_quiet`."""
+        assert self._session is not None
+        self._session.drain(self._world.now_ns)
+        self._pump()
 
     def start(self) -> None:
         """Begin a new incarnation and plan its end."""
+        if self._world.is_ending:
+            return
         self._generation += 1
         device = control.Device("CPU", 0)
         methods = (MethodSignature("s", "m", ("x",), ("y",)),)
@@ -153,21 +181,24 @@ class SimWorker:
         self._computing = False
         #: which directions of its connections are down: to the broker, from it
         self._silent = (False, False)
+        self._armed_ns = None
         self._session.connect(self._world.now_ns)
         self._pump()
-        self._tick(self._generation)
-        if self._world.has_faults:
-            self._world.after_ms(30, 1_200, lambda life=self._generation: self._meet_fate(life))  # type: ignore[misc]
+        self._await_fate(self._generation)
+
+    def _await_fate(self, life: int) -> None:
+        self._world.after_ms(30, self._world.weather.fate_ms, lambda: self._meet_fate(life))
 
     def _meet_fate(self, life: int) -> None:
-        if life != self._generation or self._session is None:
+        if life != self._generation or self._session is None or not self._world.has_faults:
             return
-        dice = self._world.random.random()
-        if dice < 0.4:
+        fate = self._world.weather.fate(self._world.random)
+        self._world.met[fate] += 1
+        if fate == CRASH:
             self._crash()
-        elif dice < 0.55:
+        elif fate == FREEZE:
             self._freeze(life)
-        elif dice < 0.7:
+        elif fate == CUT:
             self._cut_off(life)
         else:
             self._session.drain(self._world.now_ns)
@@ -175,6 +206,7 @@ class SimWorker:
 
     def _die(self, life: int) -> None:
         if life == self._generation and self._session is not None:
+            self._world.met["poisoned"] += 1
             self._crash()
 
     def _crash(self) -> None:
@@ -200,8 +232,8 @@ class SimWorker:
         pending, self._frozen = self._frozen or [], None
         for parts in pending:
             self._receive(parts)
-        if self._world.has_faults:
-            self._world.after_ms(30, 1_200, lambda: self._meet_fate(life))
+        self._wake(life)
+        self._await_fate(life)
 
     def _cut_off(self, life: int) -> None:
         """The network is down, in both directions or in one; connections made meanwhile wait."""
@@ -216,8 +248,7 @@ class SimWorker:
         links, self._silent = self._silent_links(), (False, False)
         for link in links:
             link.release()
-        if self._world.has_faults:
-            self._world.after_ms(30, 1_200, lambda: self._meet_fate(life))
+        self._await_fate(life)
 
     def _silent_links(self) -> list[Link]:
         if self._link is None:
@@ -225,14 +256,21 @@ class SimWorker:
         both = (self._link, self._world.link_to_worker(self._routing_id))
         return [link for link, is_silent in zip(both, self._silent, strict=True) if is_silent]
 
-    def _tick(self, life: int) -> None:
+    def _arm(self) -> None:
+        """Wake up when the session wants it, and a little later, as real timers do."""
+        next_ns = self._session.next_timer_ns() if self._session is not None else None
+        if next_ns is not None and (self._armed_ns is None or next_ns < self._armed_ns):
+            self._armed_ns = next_ns
+            life = self._generation
+            self._world.at(next_ns + self._world.random.randrange(5 * MS), lambda: self._wake(life))
+
+    def _wake(self, life: int) -> None:
         if life != self._generation or self._session is None:
             return
+        self._armed_ns = None
         if self._frozen is None:
             self._session.handle_timer(self._world.now_ns)
             self._pump()
-        pause_ms = 20 if self._world.has_faults else 80
-        self._world.after_ms(pause_ms, pause_ms + 5, lambda: self._tick(life))
 
     def _receive(self, parts: list[Any]) -> None:
         if self._frozen is not None:
@@ -268,19 +306,25 @@ class SimWorker:
         if session.state == CLOSED:
             self._session = None
             self._world.after_ms(5, 300, self.start)
-        elif self._queue and not self._computing:
-            self._computing = True
-            self._batch, self._queue = self._queue, []
-            for _, arrival in self._batch:
-                self._started.append(heads.unpack(arrival.head).request_id)
-                assert not self._is_extra or heads.method_of(arrival.head) == METHODS[0]
-                self._world.executions[bytes(arrival.frames[0])] += 1
-            life_now = self._generation
-            if any(POISON.encode() in arrival.frames[0] for _, arrival in self._batch):
-                self._world.after_ms(0.1, 5, lambda doomed=self._generation: self._die(doomed))  # type: ignore[misc]
-                return
-            longest_ms = 400 if self._world.random.random() < 0.1 else 40
-            self._world.after_ms(0.2, longest_ms, lambda: self._complete(life_now))
+            return
+        self._arm()
+        if self._queue and not self._computing:
+            self._compute()
+
+    def _compute(self) -> None:
+        """Begin a batch with everything that is here."""
+        self._computing = True
+        self._batch, self._queue = self._queue, []
+        for _, arrival in self._batch:
+            self._started.append(heads.unpack(arrival.head).request_id)
+            assert not self._is_extra or heads.method_of(arrival.head) == METHODS[0]
+            self._world.executions[bytes(arrival.frames[0])] += 1
+        life_now = self._generation
+        if any(POISON.encode() in arrival.frames[0] for _, arrival in self._batch):
+            self._world.after_ms(0.1, 5, lambda doomed=self._generation: self._die(doomed))  # type: ignore[misc]
+            return
+        longest_ms = 400 if self._world.random.random() < 0.1 else 40
+        self._world.after_ms(0.2, longest_ms, lambda: self._complete(life_now))
 
     def _complete(self, life: int) -> None:
         if life != self._generation or self._session is None:

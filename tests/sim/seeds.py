@@ -9,7 +9,7 @@ from tests.sim.world import run_seed
 CHUNK = 100
 
 #: Counters of the broker that tell which faults were met.
-FAULTS = ("redispatched", "cancelled", "replies_late", "replies_stale", "workers_lost")
+FAULTS = ("answered", "redispatched", "cancelled", "replies_late", "replies_stale", "workers_lost")
 
 
 def run_chunk(first: int, count: int) -> tuple[list[str], Counter[str]]:
@@ -18,11 +18,13 @@ def run_chunk(first: int, count: int) -> tuple[list[str], Counter[str]]:
     totals: Counter[str] = Counter()
     for seed in range(first, first + count):
         try:
-            counters = run_seed(seed).core.counters
+            world = run_seed(seed)
         except AssertionError as error:
             failures.append(str(error))
             continue
+        counters = world.core.counters
         totals.update({name: getattr(counters, name) for name in FAULTS})
+        totals.update(world.met)
         totals.update(counters.reasons)
         totals["requests"] += counters.accepted
     return failures, totals

@@ -19,27 +19,22 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from broker.admission import Settings
 from broker.core import Core
 from broker.deadlines import TICK_NS
 from protocol import control
 from protocol import head as heads
 from tests.sim.peers import SimClient, SimWorker
+from tests.sim.weather import Weather
 
 MS = 1_000_000
 SECOND = 1_000 * MS
 
 #: Faults happen in this time; afterwards the world is left in peace until it is quiet.
-FAULTS_NS = 6 * SECOND
+FAULTS_NS = 3 * SECOND
 QUIET_NS = 30 * SECOND
 
-SETTINGS = Settings(
-    requests_max=40,
-    heartbeat_interval_ms=100,
-    heartbeat_liveness=3,
-    service_grace_ms=3_000,
-    budget_ms_default=20_000,
-)
+#: How often the world looks whether it is quiet, which must be so twice.
+LOOK_NS = 250 * MS
 
 
 class Link:
@@ -53,7 +48,7 @@ class Link:
         self.is_cut = False
 
     def send(self, parts: list[Any]) -> None:
-        delay_ns = self._world.random.randrange(10_000, 3 * MS)
+        delay_ns = int(self._world.random.uniform(0.01, 3) * MS)
         self._last_ns = max(self._last_ns + 1, self._world.now_ns + delay_ns)
         self._world.at(self._last_ns, lambda: self._arrive(parts))
 
@@ -83,11 +78,19 @@ class World:
         self.seed = seed
         self.random = random.Random(seed)
         self.now_ns = 1 * SECOND
-        self.core = Core(SETTINGS)
+        self.weather = Weather(self.random)
+        self.core = Core(self.weather.settings)
+        #: What befell the peers.
+        self.met: Counter[str] = Counter()
         self.executions: Counter[bytes] = Counter()
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         self._armed_ns: int | None = None
+        self._has_turned = False
+        self._quiet_looks = 0
+        #: The workers are leaving for good.
+        self.is_ending = False
+        self._is_over = False
         self._to_workers: dict[bytes, Link] = {}
         self._to_clients: dict[bytes, Link] = {}
         self._arrivals: dict[bytes, int] = {}
@@ -105,6 +108,8 @@ class World:
             SimWorker(self, f"slot{number}", version, credit, is_extra)
             for number, (version, credit, is_extra) in enumerate(layout)
         ]
+        #: Requests move between versions only where there are two.
+        self._has_versions = len({version for version, _, _ in layout}) > 1
         self.clients = [SimClient(self, f"client{number}") for number in range(3)]
 
     # ------------------------------------------------------------ time
@@ -124,7 +129,7 @@ class World:
         return self.now_ns < 1 * SECOND + FAULTS_NS
 
     def run(self) -> None:
-        """Deal faults, wait for quiet, and check the whole run."""
+        """Deal faults, wait for quiet, let everybody go, and check the whole run."""
         for worker in self.workers:
             self.after_ms(0, 200, worker.start)
         for client in self.clients:
@@ -133,13 +138,31 @@ class World:
             self.after_ms(0, FAULTS_NS // MS, self.supervisor_shares_version_0)
         self.after_ms(0, FAULTS_NS // MS, self.supervisor_retires_a_version)
         end_ns = self.now_ns + FAULTS_NS + QUIET_NS
-        while self._events and self._events[0][0] <= end_ns:
+        self.at(self.now_ns + FAULTS_NS, self._look)
+        while self._events and not self._is_over:
             when_ns, _, event = heapq.heappop(self._events)
-            assert when_ns >= self.now_ns
+            assert self.now_ns <= when_ns <= end_ns, "the world never became quiet"
             self.now_ns = when_ns
             event()
-            self.core.check_invariants()
+            if self._has_turned:
+                self._has_turned = False
+                self.core.check_invariants()
         self._check_run()
+
+    def _look(self) -> None:
+        """Whether the world is quiet, and then, without workers, at its end."""
+        if self.is_ending:
+            self._is_over = not self.core.registration.services
+        elif all(peer.is_quiet for peer in (*self.clients, *self.workers)):
+            self._quiet_looks += 1
+            if self._quiet_looks == 2:
+                self._check_quiet()
+                self.is_ending = True
+                for worker in self.workers:
+                    worker.leave()
+        else:
+            self._quiet_looks = 0
+        self.at(self.now_ns + LOOK_NS, self._look)
 
     # ------------------------------------------------------------ the shell of the core
 
@@ -184,6 +207,7 @@ class World:
         self._turn()
 
     def _turn(self) -> None:
+        self._has_turned = True
         self.core.handle_timer(self.now_ns)
         self._note_displaced()
         while self.core.outbox:
@@ -253,6 +277,8 @@ class World:
             self._dispatched[key] = arrival
 
     def _note_displaced(self) -> None:
+        if not self._has_versions:
+            return
         for outstanding in self.core._clients.values():
             for request in outstanding.values():
                 payload = bytes(request.frames[0])
@@ -283,15 +309,26 @@ class World:
 
     # ------------------------------------------------------------ the end
 
-    def _check_run(self) -> None:
-        for client in self.clients:
-            client.check_outcomes()
-        assert all(count <= 2 for count in self.executions.values()), "more than two executions"
+    def _check_quiet(self) -> None:
+        """Nobody waits for anything: no table of requests may have an entry."""
         assert self.core.load() == (0, 0), "I7: requests left"
         assert len(self.core._deadlines) == 0, "I7: deadlines left"
         assert not self.core._clients, "I7: clients left"
         for worker in self.core.registration.workers.values():
             assert not worker.in_flight, f"I7: {worker.worker_id} holds {list(worker.in_flight)}"
+
+    def _check_run(self) -> None:
+        """Everybody is gone: no table may have an entry, and no timer is set."""
+        for client in self.clients:
+            client.check_outcomes()
+        assert all(count <= 2 for count in self.executions.values()), "more than two executions"
+        self._check_quiet()
+        registration = self.core.registration
+        assert not registration.workers, "I7: workers left"
+        assert not registration._by_id, "I7: slots left"
+        assert not registration.services, "I7: services left"
+        assert not registration.routes, "I7: routes left"
+        assert self.core.next_timer_ns() is None, "I7: a broker that is idle sleeps"
 
     def deadline_slack_ns(self) -> int:
         """How late an answer may reach a client: one tick, the way back, and the way in."""
