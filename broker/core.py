@@ -137,12 +137,7 @@ class Core:
         return None
 
     def _refuse_poison(
-        self,
-        client: Hashable,
-        head: bytes,
-        frames: list[Frame],
-        service: Service,
-        now_ns: int,
+        self, client: Hashable, head: bytes, frames: list[Frame], service: Service, now_ns: int
     ) -> bool:
         wait_ms = self._quarantine.refused_for_ms(service.key, head, frames, now_ns)
         if not wait_ms:
@@ -286,24 +281,28 @@ class Core:
             if is_unstarted and request.returns < UNSTARTED_RETURNS_MAX:
                 request.attempt -= 1
                 request.returns += 1
-                self.counters.redispatched += 1
-                is_suspect = request.attempt > 0
-                (request.lane.suspects if is_suspect else request.lane.backlog).add_first(request)
-            elif request.attempt < self.settings.attempts_max:
-                self.counters.redispatched += 1
-                lane = request.lane
-                (lane.backlog if is_blameless else lane.suspects).add_first(request)
-            else:
-                message = (
-                    f"{request.attempt} workers of {service.key.decode()} were lost while they "
-                    f"computed this request (attempts_max {self.settings.attempts_max}; "
-                    f"last: {worker.worker_id}, {reason})"
-                )
-                if not is_blameless:
-                    self._quarantine.add(service.key, request.head, request.frames, now_ns)
-                self._fail(request, "worker_lost", message)
+                self._wait_again(request)
+                continue
+            request.deaths += not is_blameless
+            if request.attempt < self.settings.attempts_max:
+                self._wait_again(request)
+                continue
+            message = (
+                f"{request.attempt} workers of {service.key.decode()} were lost while they "
+                f"computed this request (attempts_max {self.settings.attempts_max}; "
+                f"last: {worker.worker_id}, {reason})"
+            )
+            if request.deaths == request.attempt:
+                self._quarantine.add(service.key, request.head, request.frames, now_ns)
+            self._fail(request, "worker_lost", message)
         self.serve_backlog(service, now_ns)
         self.registration.rehome(service, now_ns)
+
+    def _wait_again(self, request: Request) -> None:
+        """Its worker is lost; it waits before all others, as a suspect if it may be the cause."""
+        self.counters.redispatched += 1
+        lane = request.lane
+        (lane.suspects if request.deaths else lane.backlog).add_first(request)
 
     def serve_backlog(self, service: Service, now_ns: int) -> None:
         """Give waiting requests to free tokens, as far as they go."""

@@ -87,9 +87,6 @@ def _check_suspects(service: Service, lane: Lane) -> None:
     assert kept in service.workers
     assert kept.state == states.READY
     assert kept.in_flight, "I11: a worker is kept for nobody"
-    running = [request for request in kept.in_flight.values() if not request.done]
-    if any(request.attempt > 1 for request in running):
-        assert len(kept.in_flight) == 1, "I11: a suspect is not alone"
 
 
 def _check_workers(core: Core, held: list[Request]) -> None:
@@ -108,6 +105,7 @@ def _check_workers(core: Core, held: list[Request]) -> None:
                 assert request.ticket == ticket, "I5: a ticket of an older attempt"
                 assert request.worker is worker, "I5: somebody else computes it"
                 running.add(request)
+                assert not request.deaths or len(in_flight) == 1, "I11: a suspect is not alone"
     attempts_max = core.settings.attempts_max
     for request in held:
         assert not request.done
