@@ -68,6 +68,8 @@ def _check_service(service: Service, core: Core) -> None:
 def _check_backlog(service: Service, lane: Lane, backlog: Backlog) -> None:
     waiting = list(backlog)
     assert backlog.count == len(waiting)
+    if not waiting:
+        return
     for request in waiting:
         assert not request.done
         assert request.lane is lane

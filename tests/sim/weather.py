@@ -18,6 +18,20 @@ DRAIN = "drain"
 #: What befalls workers, and how often against each other.
 FATES = {CRASH: 8, FREEZE: 3, CUT: 3, DRAIN: 6}
 
+#: How a broker ends.
+KILL = "killed"
+TERMINATE = "told to go"
+
+#: How often and how the broker of a world is replaced.
+RESTARTS = (
+    *((),) * 5,
+    (KILL,),
+    (TERMINATE,),
+    (TERMINATE,),
+    (TERMINATE, KILL),
+    (TERMINATE, TERMINATE),
+)
+
 
 class Weather:
     """The constants of one world."""
@@ -36,6 +50,9 @@ class Weather:
         self.fate_ms = dice.choice((300, 700, 700))
         #: How many of the requests kill whoever computes them.
         self.poison = dice.choice((0.0, 0.02, 0.02, 0.1))
+        self.restarts = dice.choice(RESTARTS)
+        #: How long a broker that was told to go may take.
+        self.grace_ms = dice.choice((50, 10_000, 10_000, 10_000))
         kinds = list(FATES) if dice.random() < 0.6 else dice.sample(list(FATES), 2)
         self.fates = {kind: FATES[kind] for kind in kinds}
 
