@@ -93,8 +93,9 @@ class ClientSession:
         self._buckets: dict[int, set[int]] = {}
         #: the keys of `_buckets`, as a heap
         self._bucket_heap: list[int] = []
-        #: request id -> (when it is overdue once it is sent, its message), in submission order
-        self._waiting: dict[int, tuple[int, list[Buffer]]] = {}
+        #: request id -> (since when it waits, when it is overdue once it is sent, its message), in
+        #: submission order
+        self._waiting: dict[int, tuple[int, int, list[Buffer]]] = {}
         #: the broker was asked whether it drains, and has not answered
         self._is_asking = False
         #: the broker drains: nothing more is sent to it
@@ -134,11 +135,8 @@ class ClientSession:
             self._add(request_id, net_ns)
             self.outbox.append(message)
         else:
-            settings = self.settings
-            patience_ms = settings.drain_patience_ms if self._is_held else settings.patience_ms
-            patience_ms = min(patience_ms, budget_ms)
-            self._add(request_id, now_ns + patience_ms * NS_PER_MS)
-            self._waiting[request_id] = (net_ns, message)
+            self._add(request_id, self._patience_end_ns(now_ns, net_ns))
+            self._waiting[request_id] = (now_ns, net_ns, message)
         return request_id
 
     def cancel(self, request_id: int) -> None:
@@ -166,7 +164,7 @@ class ClientSession:
         self._story.append(("connected", len(self._waiting)))
         self.is_connected = True
         self._is_asking = False
-        for request_id, (net_ns, message) in self._waiting.items():
+        for request_id, (_, net_ns, message) in self._waiting.items():
             self._end(request_id)
             self._add(request_id, net_ns)
             self.outbox.append(message)
@@ -181,6 +179,9 @@ class ClientSession:
             self._story.append(("hold", len(self._outstanding)))
             self.is_connected = self._is_asking = False
             self._is_held = True
+            for request_id, (since_ns, net_ns, _) in self._waiting.items():
+                self._end(request_id)
+                self._add(request_id, self._patience_end_ns(since_ns, net_ns))
 
     def broker_lost(self) -> None:
         """The connection broke: rule 3."""
@@ -281,6 +282,12 @@ class ClientSession:
         return _bucket_end_ns(heap[0])
 
     # ------------------------------------------------------------ the tables
+
+    def _patience_end_ns(self, since_ns: int, net_ns: int) -> int:
+        """Until when a request waits for a connection: no longer than its budget."""
+        settings = self.settings
+        patience_ms = settings.drain_patience_ms if self._is_held else settings.patience_ms
+        return min(since_ns + patience_ms * NS_PER_MS, net_ns - settings.slack_ms * NS_PER_MS)
 
     def _add(self, request_id: int, overdue_ns: int) -> None:
         bucket = overdue_ns >> BUCKET_SHIFT

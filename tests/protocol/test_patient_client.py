@@ -74,6 +74,18 @@ def test_a_broker_that_drains_already_gets_nothing(session: ClientSession) -> No
     assert (ended, native.decode_failure(frames).reason) == (number, "broker_lost")
 
 
+def test_what_waits_for_the_answer_waits_longer_when_the_broker_drains(
+    session: ClientSession,
+) -> None:
+    short = heads.pack(heads.unpack(REQUEST)._replace(budget_ms=300))
+    numbers = [session.submit(head, [b"a"], 0) for head in (REQUEST, short)]
+    session.receive(DRAINS, 0)
+    session.handle_timer(300 * NS_PER_MS + BUCKET_NS)
+    assert [ended.request_id for ended in session.completed] == numbers[1:], "its budget is over"
+    session.handle_timer(600 * NS_PER_MS + BUCKET_NS)
+    assert [ended.request_id for ended in session.completed] == [numbers[1], numbers[0]]
+
+
 def test_a_connection_that_breaks_before_the_answer_loses_nothing(session: ClientSession) -> None:
     session.submit(REQUEST, [b"a"], 0)
     session.broker_lost()
