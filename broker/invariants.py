@@ -48,8 +48,8 @@ def _check_totals(core: Core, held: list[Request]) -> None:
 
 def _check_service(service: Service, core: Core) -> None:
     for lane in service.lanes:
-        _check_backlog(service, lane, lane.backlog)
-        _check_backlog(service, lane, lane.suspects)
+        _check_backlog(service, lane, lane.backlog, core)
+        _check_backlog(service, lane, lane.suspects, core)
         assert not (lane.backlog.count and lane.tokens), f"I4: {service.key!r}: backlog and tokens"
         _check_suspects(service, lane)
         pooled = set(lane.tokens)
@@ -65,14 +65,19 @@ def _check_service(service: Service, core: Core) -> None:
     assert (service.give_up_ns is None) == service.has_device_worker
 
 
-def _check_backlog(service: Service, lane: Lane, backlog: Backlog) -> None:
+def _check_backlog(service: Service, lane: Lane, backlog: Backlog, core: Core) -> None:
     waiting = list(backlog)
     assert backlog.count == len(waiting)
     if not waiting:
         return
     for request in waiting:
         assert not request.done
+        assert request.service is service
         assert request.lane is lane
+    alias = heads.service_key(service.servable, 0)
+    if not service.takes_work and core.registration.routes[alias].takes_work:
+        asked = [heads.service_of(request.head) for request in waiting]
+        assert alias not in asked, f"I12: version 0 waits for {service.key!r}, which takes no work"
     if len(service.lanes) > 1:
         assert all(service.lane_of(request.head) is lane for request in waiting)
 

@@ -90,10 +90,15 @@ class SimBroker:
     def _leave(self) -> None:
         """The last words of a broker that was told to go."""
         world = self._world
+        for client in world.clients:
+            client.check_told()
         self._was_orderly = self.core.load() == (0, 0)
         if self._was_orderly:
             self.check_quiet()
         else:
+            until_ns = self._stopping.until_ns if self._stopping is not None else None
+            assert until_ns is not None
+            assert until_ns <= world.now_ns, "it goes while it holds requests"
             world.met["grace over"] += 1
             self._excuse_ns = world.now_ns
         self.core.say_goodbye()
@@ -149,14 +154,17 @@ class SimBroker:
         """A client's message arrives."""
         if life == self.life and self.is_bound:
             self.watch.note_arrival(parts)
-            refused = self.core.counters.refused
+            refused, accepted = self.core.counters.refused, self.core.counters.accepted
             self.core.receive_from_client(routing_id, parts, self._world.now_ns)
+            is_late = self.is_stopping and accepted != self.core.counters.accepted
+            assert not is_late, "a broker that drains takes a request"
             self.watch.note_bound(routing_id)
             self._turn(is_quiet=refused == self.core.counters.refused)
 
     def receive_from_worker(self, life: int, routing_id: bytes, parts: list[Any]) -> None:
         """A message of a worker or of the supervisor arrives."""
         if life == self.life and self.is_bound:
+            self.watch.check_leaving(routing_id, parts)
             self.core.receive_from_worker(routing_id, parts, self._world.now_ns)
             self.watch.note_displaced()
             self._turn()
@@ -169,6 +177,8 @@ class SimBroker:
         self.watch.note_displaced()
         self._flush()
         self.core.check_invariants()
+        self.watch.check_lines()
+        self._check_heard()
         stopping = self._stopping
         if stopping is not None:
             stopping.note_turn(is_quiet, now_ns)
@@ -211,6 +221,7 @@ class SimBroker:
         if connection is None or connection.down is None:
             self._world.met["client unreachable"] += 1
             self.core.client_lost(client)
+            assert client not in self.core._clients, "requests of a client that is gone"
         else:
             connection.down.send(parts)
 
@@ -235,6 +246,13 @@ class SimBroker:
         assert not core._clients, "I7: clients left"
         for worker in core.registration.workers.values():
             assert all(request.done for request in worker.in_flight.values()), "I7: still in flight"
+
+    def _check_heard(self) -> None:
+        """Nobody who is silent is kept: at the next beat it is lost."""
+        settings = self.core.settings
+        silent_ns = settings.heartbeat_interval_ms * (settings.heartbeat_liveness + 1) * MS
+        for worker in self.core.registration.workers.values():
+            assert self._world.now_ns - worker.heard_ns <= silent_ns, f"{worker.worker_id} is mute"
 
     def check_empty(self) -> None:
         """Everybody is gone: no table may have an entry, and no timer is set."""

@@ -102,6 +102,11 @@ class SimClient:
         assert self._session.outstanding_count == 0, self._session.story()
         assert self._session.messages_malformed == 0, self._session.story()
 
+    def check_told(self) -> None:
+        """The broker goes: a patient client has heard of it, and has nothing on its way."""
+        is_sending = self._is_patient and self._session.is_connected
+        assert not is_sending, f"{self._name} was not told, {self._session.story()}"
+
     def act(self) -> None:
         """Do one thing, and come again unless the faults are over."""
         world = self._world

@@ -152,7 +152,10 @@ class Connection:
         if self.up is None or self.down is None:
             return
         world = self._world
-        if is_killed:
+        if self._silent[0] and world.random.random() < 0.5:
+            # The kernel goes on sending what it has when the network is up again.
+            world.after_ms(10, 1_500, self.up.release)
+        elif is_killed:
             self.up.end(world.now_ns + int(world.random.uniform(-1, DELAY_MS_MAX) * MS))
         self.down.end(world.now_ns - 1)
         world.broker.forget(self)

@@ -37,7 +37,6 @@ def test_the_worlds_meet_the_faults_that_they_are_for() -> None:
     assert failures == []
     assert {
         "answered",
-        "asked again",
         "broker killed",
         "broker told to go",
         "cancelled",

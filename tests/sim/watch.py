@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from broker.core import Core
+from protocol import control
 from protocol import head as heads
 
 
@@ -47,6 +48,27 @@ class Watch:
                 payload = bytes(request.frames[0])
                 if request.service.key != self._bound[payload]:
                     self._displaced.add(payload)
+
+    def check_leaving(self, routing_id: bytes, parts: list[Any]) -> None:
+        """A worker that says that it is drained has answered everything."""
+        worker = self._core.registration.workers.get(routing_id)
+        if worker is None or parts[0][3] != heads.DISCONNECT:
+            return
+        if control.unpack_disconnect(parts[1:]).reason == "drained":
+            assert not worker.in_flight, f"{worker.worker_id} left with {list(worker.in_flight)}"
+
+    def check_lines(self) -> None:
+        """Who was sent to a worker before, and comes back, stands before who never was.
+
+        Requests that move to another version stand behind all others, so only where there is one.
+        """
+        if self._has_versions:
+            return
+        for service in self._core.registration.services.values():
+            for lane in service.lanes:
+                tickets = [request.ticket for request in lane.backlog]
+                returned = sum(map(bool, tickets))
+                assert all(tickets[:returned]), "I9: who comes back stands first"
 
     def check_dispatch(self, to_workers: dict[bytes, list[Any]]) -> None:
         """Check the requests of one turn in the order of their tickets."""

@@ -264,4 +264,7 @@ class SimWorker:
             head = heads.Head(heads.REPLY, request_id=ticket, body_frames=1)
             answer = [heads.pack(head), b"answer to " + payload]
             self._session.complete(epoch, (ticket,), answer)  # type: ignore[arg-type]
+            if self._world.random.random() < 0.01 and epoch == self._session.epoch:
+                # A worker that repeats itself: nobody's ticket any more.
+                self._session.outbox += self._session.outbox[-1:]
         self._pump()

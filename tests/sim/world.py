@@ -35,6 +35,9 @@ SECOND = 1_000 * MS
 FAULTS_NS = 3 * SECOND
 QUIET_NS = 40 * SECOND
 
+#: No world has a tenth of so many events.
+EVENTS_MAX = 200_000
+
 #: How often the world looks whether it is quiet, which must be so twice.
 LOOK_NS = 250 * MS
 
@@ -107,6 +110,7 @@ class World:
         while self._events and not self._is_over:
             when_ns, _, event = heapq.heappop(self._events)
             assert self.now_ns <= when_ns <= end_ns, "the world never became quiet"
+            assert self._sequence < EVENTS_MAX, "something goes round in circles"
             self.now_ns = when_ns
             event()
         self.broker.check_empty()
