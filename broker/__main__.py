@@ -22,6 +22,7 @@ import zmq
 
 from broker.admission import Settings
 from broker.core import Core
+from broker.stopping import Stopping
 from broker.switch import Switch
 from telemetry.log import configure, get_logger
 
@@ -29,12 +30,6 @@ log = get_logger("BROKER")
 
 #: How long its last words to workers may take to leave.
 GOODBYE_MS = 200
-
-#: A broker that drains goes when nobody has asked for anything for so long.
-QUIET_MS = 100
-
-#: It waits for that only so long: somebody may ask again and again whatever he is told.
-QUIET_WAIT_MS = 1_000
 
 GRACE_MS_DEFAULT = 10_000
 
@@ -84,82 +79,48 @@ def run(document: dict[str, Any]) -> int:
     except OSError as error:
         print(f"mindbus broker: {error}", file=sys.stderr)
         return 1
-    stopping = _Stopping(document.get("grace_ms", GRACE_MS_DEFAULT))
+    signals = _Signals()
+    stopping = Stopping(document.get("grace_ms", GRACE_MS_DEFAULT))
     log.info("broker started", producers=switch.producers_addresses, workers=switch.workers_address)
     _report({"state": "ready", "producers": switch.producers_addresses})
     poller = zmq.Poller()
-    for socket in (*switch.sockets, stopping.reader):
+    for socket in (*switch.sockets, signals.reader):
         poller.register(socket, zmq.POLLIN)
     more = False
-    while not stopping.is_over(core):
-        poller.poll(0 if more else stopping.cut(switch.poll_timeout_ms()))
-        stopping.note_signals(core)
+    while not stopping.is_over(core.load()[0], time.monotonic_ns()):
+        timeout_ms = stopping.cut(switch.poll_timeout_ms(), time.monotonic_ns())
+        poller.poll(0 if more else timeout_ms)
+        count = signals.read()
+        if count:
+            stopping.begin(count, time.monotonic_ns())
+            core.drain()
         refused = core.counters.refused
         more = switch.turn()
-        stopping.note_turn(is_quiet=refused == core.counters.refused and not more)
+        is_quiet = refused == core.counters.refused and not more
+        stopping.note_turn(is_quiet, time.monotonic_ns())
     core.say_goodbye()
     switch.flush()
     switch.close(GOODBYE_MS)
     return 0
 
 
-class _Stopping:
-    """Signals as a readable descriptor, and the grace that the first of them begins."""
+class _Signals:
+    """SIGTERM and SIGINT as a readable descriptor."""
 
-    def __init__(self, grace_ms: int) -> None:
+    def __init__(self) -> None:
         self.reader, writer = os.pipe()
         os.set_blocking(self.reader, False)
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        self._grace_ns = grace_ms * 1_000_000
-        self._until_ns: int | None = None
-        #: Since when nobody has asked for anything.
-        self._quiet_ns = 0
-        #: Since when everything is answered.
-        self._idle_ns: int | None = None
 
-    def note_signals(self, core: Core) -> None:
-        """Begin the grace at the first signal, end it at the second."""
+    def read(self) -> int:
+        """How many came since the last look."""
         try:
-            count = len(os.read(self.reader, 64))
+            return len(os.read(self.reader, 64))
         except BlockingIOError:
-            return
-        now_ns = self._quiet_ns = time.monotonic_ns()
-        if self._until_ns is not None or count > 1:
-            self._until_ns = now_ns
-        else:
-            self._until_ns = now_ns + self._grace_ns
-        core.drain()
-
-    def note_turn(self, is_quiet: bool) -> None:
-        """A turn is over. is_quiet: no client had to be refused in it."""
-        if not is_quiet:
-            self._quiet_ns = time.monotonic_ns()
-
-    def is_over(self, core: Core) -> bool:
-        """Everything is answered and clients have heard of it, or the grace is over.
-
-        A request that is on its way is to be refused, not to be lost with our socket.
-        """
-        if self._until_ns is None:
-            return False
-        now_ns = time.monotonic_ns()
-        if core.load()[0]:
-            return now_ns >= self._until_ns
-        if self._idle_ns is None:
-            self._idle_ns = now_ns
-        is_quiet = now_ns - self._quiet_ns >= QUIET_MS * 1_000_000
-        return is_quiet or now_ns >= min(self._until_ns, self._idle_ns + QUIET_WAIT_MS * 1_000_000)
-
-    def cut(self, timeout_ms: int | None) -> int | None:
-        """The poll timeout, no longer than what is left of the grace, or of being quiet."""
-        if self._until_ns is None:
-            return timeout_ms
-        left_ms = max(0, (self._until_ns - time.monotonic_ns()) // 1_000_000 + 1)
-        left_ms = min(left_ms, QUIET_MS)
-        return left_ms if timeout_ms is None else min(timeout_ms, left_ms)
+            return 0
 
 
 def _positive(text: str) -> int:

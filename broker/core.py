@@ -35,6 +35,7 @@ from broker.quarantine import Quarantine
 from broker.registration import Registration
 from broker.service import Frame, Request, Service, Worker
 from broker.stats import Counters, describe
+from broker.watchers import Watchers
 from protocol import control, limits, native, status
 from protocol import head as heads
 from protocol.errors import RemoteProtocolError
@@ -61,9 +62,11 @@ class Core:
         self._deadlines = Deadlines()
         self._dispatcher = Dispatcher(self.outbox)
         self._quarantine = Quarantine(settings.quarantine_ms)
+        self._watchers = Watchers(self.outbox)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
         self._others: dict[int, Callable[[Hashable, bytes, int], None]] = {
             heads.CANCEL: self._receive_cancel,
+            heads.DRAIN: self._receive_watch,
             heads.HEARTBEAT: self._receive_probe,
             heads.STATS: self._receive_stats,
         }
@@ -88,7 +91,7 @@ class Core:
                 return
             end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
             if end > count or len(head) > heads.HEAD_BYTES_MAX:
-                self._refuse(client, head, "malformed", _broken_rule(head, count - at - 1))
+                self._refuse(client, head, "malformed", heads.broken_rule(head, count - at - 1))
                 return
             if head[:4] == heads.REQUEST_PREFIX:
                 self._receive_request(client, head, parts[at + 1 : end], now_ns)
@@ -137,12 +140,7 @@ class Core:
         return None
 
     def _refuse_poison(
-        self,
-        client: Hashable,
-        head: bytes,
-        frames: list[Frame],
-        service: Service,
-        now_ns: int,
+        self, client: Hashable, head: bytes, frames: list[Frame], service: Service, now_ns: int
     ) -> bool:
         wait_ms = self._quarantine.refused_for_ms(service.key, head, frames, now_ns)
         if not wait_ms:
@@ -179,8 +177,12 @@ class Core:
         body = native.pack_meta(describe(self, now_ns))
         self.outbox.to_clients.append((client, [head[:22] + b"\1" + head[23:], body]))
 
+    def _receive_watch(self, client: Hashable, _head: bytes, _now_ns: int) -> None:
+        self._watchers.add(client, self.admission.is_draining)
+
     def client_lost(self, client: Hashable) -> None:
         """The client is gone: its waiting requests are taken out, its running ones dropped."""
+        self._watchers.forget(client)
         for request in list(self._clients.get(client, {}).values()):
             self.counters.cancelled += 1
             self._finish(request)
@@ -199,7 +201,7 @@ class Core:
                 return self._end_broken(routing_id, f"frame {at} is not a head", now_ns)
             end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
             if end > count or len(head) > heads.HEAD_BYTES_MAX:
-                return self._end_broken(routing_id, _broken_rule(head, count - at - 1), now_ns)
+                return self._end_broken(routing_id, heads.broken_rule(head, count - at - 1), now_ns)
             if worker is not None and head[:4] == heads.REPLY_PREFIX:
                 self._receive_reply(worker, head, parts[at + 1 : end], now_ns)
             else:
@@ -286,24 +288,28 @@ class Core:
             if is_unstarted and request.returns < UNSTARTED_RETURNS_MAX:
                 request.attempt -= 1
                 request.returns += 1
-                self.counters.redispatched += 1
-                is_suspect = request.attempt > 0
-                (request.lane.suspects if is_suspect else request.lane.backlog).add_first(request)
-            elif request.attempt < self.settings.attempts_max:
-                self.counters.redispatched += 1
-                lane = request.lane
-                (lane.backlog if is_blameless else lane.suspects).add_first(request)
-            else:
-                message = (
-                    f"{request.attempt} workers of {service.key.decode()} were lost while they "
-                    f"computed this request (attempts_max {self.settings.attempts_max}; "
-                    f"last: {worker.worker_id}, {reason})"
-                )
-                if not is_blameless:
-                    self._quarantine.add(service.key, request.head, request.frames, now_ns)
-                self._fail(request, "worker_lost", message)
+                self._wait_again(request)
+                continue
+            request.deaths += not is_blameless
+            if request.attempt < self.settings.attempts_max:
+                self._wait_again(request)
+                continue
+            message = (
+                f"{request.attempt} workers of {service.key.decode()} were lost while they "
+                f"computed this request (attempts_max {self.settings.attempts_max}; "
+                f"last: {worker.worker_id}, {reason})"
+            )
+            if request.deaths == request.attempt:
+                self._quarantine.add(service.key, request.head, request.frames, now_ns)
+            self._fail(request, "worker_lost", message)
         self.serve_backlog(service, now_ns)
         self.registration.rehome(service, now_ns)
+
+    def _wait_again(self, request: Request) -> None:
+        """Its worker is lost; it waits before all others, as a suspect if it may be the cause."""
+        self.counters.redispatched += 1
+        lane = request.lane
+        (lane.suspects if request.deaths else lane.backlog).add_first(request)
 
     def serve_backlog(self, service: Service, now_ns: int) -> None:
         """Give waiting requests to free tokens, as far as they go."""
@@ -375,8 +381,10 @@ class Core:
         return self.admission.requests, self.admission.request_bytes
 
     def drain(self) -> None:
-        """Refuse new requests from now on; what is held is finished."""
-        self.admission.is_draining = True
+        """Refuse new requests from now on, and tell who asked; what is held is finished."""
+        if not self.admission.is_draining:
+            self.admission.is_draining = True
+            self._watchers.tell()
 
     def say_goodbye(self) -> None:
         """Tell every worker that it is over, so that it need not find out by silence."""
@@ -390,10 +398,3 @@ class Core:
     def check_invariants(self) -> None:
         """Assert I1 to I7 and I10 of the simulator's list. Slow; for tests."""
         check(self)
-
-
-def _broken_rule(head: bytes, came: int) -> str:
-    """What is wrong with a head that is too long, or is followed by too few body frames."""
-    if len(head) > heads.HEAD_BYTES_MAX:
-        return f"head of {len(head)} B exceeds head_bytes_max {heads.HEAD_BYTES_MAX}"
-    return f"head promises {head[heads.BODY_FRAMES_OFFSET]} body frames, {came} came"

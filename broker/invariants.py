@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker import service as states
-from broker.lane import Lane
+from broker.lane import Backlog, Lane
 from broker.service import Request, Service
 from protocol import head as heads
 from protocol import limits
@@ -21,8 +21,7 @@ def check(core: Core) -> None:
     held: list[Request] = []
     for outstanding in core._clients.values():
         assert outstanding, "a client without requests is not kept"
-        held.extend(outstanding.values())
-    assert not any(request.done for request in held)
+        held += outstanding.values()
     _check_totals(core, held)
     for service in core.registration.services.values():
         _check_service(service, core)
@@ -33,34 +32,54 @@ def check(core: Core) -> None:
 
 
 def _check_totals(core: Core, held: list[Request]) -> None:
-    assert core.load() == (len(held), sum(request.body_bytes for request in held))
+    body_bytes = 0
+    for request in held:
+        body_bytes += request.body_bytes
+    assert core.load() == (len(held), body_bytes)
     assert len(core._deadlines) == len(held), "every held request has its deadline"
     # I6: limits
-    calls = sum(heads.method_of(request.head).startswith(CALL_PREFIX) for request in held)
-    assert len(held) - calls <= core.settings.requests_max
-    assert len(held) <= core.settings.requests_max + limits.CALLS_RESERVE
-    assert core.load()[1] <= core.settings.request_bytes_max
+    settings = core.settings
+    if len(held) > settings.requests_max:
+        calls = sum(heads.method_of(request.head).startswith(CALL_PREFIX) for request in held)
+        assert len(held) - calls <= settings.requests_max
+        assert len(held) <= settings.requests_max + limits.CALLS_RESERVE
+    assert body_bytes <= settings.request_bytes_max
 
 
 def _check_service(service: Service, core: Core) -> None:
     for lane in service.lanes:
-        for backlog in (lane.backlog, lane.suspects):
-            waiting = list(backlog)
-            assert backlog.count == len(waiting)
-            assert not any(request.done for request in waiting)
-            assert all(request.lane is lane is service.lane_of(request.head) for request in waiting)
+        _check_backlog(service, lane, lane.backlog, core)
+        _check_backlog(service, lane, lane.suspects, core)
         assert not (lane.backlog.count and lane.tokens), f"I4: {service.key!r}: backlog and tokens"
         _check_suspects(service, lane)
-        takers = {worker for worker in service.workers if lane in worker.lanes}
         pooled = set(lane.tokens)
-        for worker in takers:
-            free = worker.state == states.READY and len(worker.in_flight) < worker.credit
-            assert (worker in pooled) == (free and not worker.is_kept), worker.worker_id
-        assert pooled <= takers, "I3: no tokens of a worker that is gone"
+        for worker in service.workers:
+            if lane in worker.lanes:
+                free = worker.state == states.READY and len(worker.in_flight) < worker.credit
+                assert (worker in pooled) == (free and not worker.is_kept), worker.worker_id
+                pooled.discard(worker)
+        assert not pooled, "I3: no tokens of a worker that is gone"
     for worker in service.workers:
         assert core.registration.workers[worker.routing_id] is worker
         assert worker.lanes == (service.lanes[-1:] if worker.is_extra else service.lanes)
     assert (service.give_up_ns is None) == service.has_device_worker
+
+
+def _check_backlog(service: Service, lane: Lane, backlog: Backlog, core: Core) -> None:
+    waiting = list(backlog)
+    assert backlog.count == len(waiting)
+    if not waiting:
+        return
+    for request in waiting:
+        assert not request.done
+        assert request.service is service
+        assert request.lane is lane
+    alias = heads.service_key(service.servable, 0)
+    if not service.takes_work and core.registration.routes[alias].takes_work:
+        asked = [heads.service_of(request.head) for request in waiting]
+        assert alias not in asked, f"I12: version 0 waits for {service.key!r}, which takes no work"
+    if len(service.lanes) > 1:
+        assert all(service.lane_of(request.head) is lane for request in waiting)
 
 
 def _check_suspects(service: Service, lane: Lane) -> None:
@@ -75,25 +94,29 @@ def _check_suspects(service: Service, lane: Lane) -> None:
     assert kept in service.workers
     assert kept.state == states.READY
     assert kept.in_flight, "I11: a worker is kept for nobody"
-    running = [request for request in kept.in_flight.values() if not request.done]
-    if any(request.attempt > 1 for request in running):
-        assert len(kept.in_flight) == 1, "I11: a suspect is not alone"
 
 
 def _check_workers(core: Core, held: list[Request]) -> None:
     tickets: set[int] = set()
-    running: set[int] = set()
+    running: set[Request] = set()
     for worker in core.registration.workers.values():
+        in_flight = worker.in_flight
         assert worker.state in (states.READY, states.DRAINING)
-        assert len(worker.in_flight) <= worker.credit, f"I2: {worker.worker_id} above its credit"
-        for ticket, request in worker.in_flight.items():
-            assert ticket not in tickets, "I10: a ticket stands twice"
-            tickets.add(ticket)
-            assert request.done or (request.ticket == ticket and request.worker is worker), "I5"
-            assert not (request.done and request.frames), "a body is held for nobody"
-            if not request.done:
-                running.add(id(request))
+        assert len(in_flight) <= worker.credit, f"I2: {worker.worker_id} above its credit"
+        assert tickets.isdisjoint(in_flight), "I10: a ticket stands twice"
+        tickets.update(in_flight)
+        for ticket, request in in_flight.items():
+            if request.done:
+                assert not request.frames, "a body is held for nobody"
+            else:
+                assert request.ticket == ticket, "I5: a ticket of an older attempt"
+                assert request.worker is worker, "I5: somebody else computes it"
+                running.add(request)
+                assert not request.deaths or len(in_flight) == 1, "I11: a suspect is not alone"
+    attempts_max = core.settings.attempts_max
     for request in held:
+        assert not request.done
         waits = request.waits_in is not None
-        assert waits != (id(request) in running), "I5: held = waiting or running"
-        assert request.attempt <= core.settings.attempts_max
+        assert waits != (request in running), "I5: held = waiting or running"
+        assert request.attempt <= attempts_max
+    assert running.issubset(held), "I5: somebody computes for nobody"

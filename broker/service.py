@@ -35,6 +35,7 @@ class Request:
         "body_bytes",
         "client",
         "deadline_ns",
+        "deaths",
         "done",
         "frames",
         "head",
@@ -72,6 +73,8 @@ class Request:
         self.deadline_ns = deadline_ns
         #: executions begun so far; at most `attempts_max`
         self.attempt = 0
+        #: workers that it may have killed; a suspect has at least one
+        self.deaths = 0
         #: how often a worker died that held it and had not started it
         self.returns = 0
         #: number of the last attempt, 0 before the first

@@ -9,11 +9,13 @@ Rule 3: when the connection breaks, what was sent fails at once with `broker_los
 whether it ran. What was not sent yet waits for the next connection.
 Rule 3a: a broker that drains refuses what is new, and has not run it. A patient session sends it
 nothing more then: what is submitted waits for the next broker, for `drain_patience_ms`.
+Rule 3b: a request that is on its way when the broker goes is lost. So a patient session asks each
+broker to be told when it drains (DRAIN), and sends requests once it has agreed (HEARTBEAT).
 Rule 4: the broker answers deadlines. This end only holds a net below: a request without a reply
 `slack_ms` after its deadline fails here with `deadline_exceeded`.
 Rule 5: a reply to a request that has ended is dropped and counted.
 
-    submitted -> WAITING (no connection) -> SENT -> ended
+    submitted -> WAITING (no connection, or not agreed) -> SENT -> ended
     submitted -> SENT (connection) -> ended
 """
 
@@ -43,7 +45,7 @@ BUCKET_SHIFT = 24
 class ClientSettings:
     """What a client session is told once.
 
-    is_patient: see rule 3a.
+    is_patient: see rules 3a and 3b.
     requests_max: outstanding requests; one more is refused at once with `queue_full`.
     patience_ms: how long a request waits for a connection. drain_patience_ms: the same while the
     broker drains, for as long as its grace and a start take. slack_ms: how long after its deadline
@@ -75,9 +77,9 @@ class ClientSession:
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
-        #: whether the shell says that there is a connection
+        #: whether there is a connection, and requests may be sent
         self.is_connected = False
-        #: messages ready to send, each a list of frames; empty while there is no connection
+        #: messages ready to send, each a list of frames; no request while there is no connection
         self.outbox: list[list[Buffer]] = []
         #: requests that ended since the shell looked last
         self.completed: list[Completion] = []
@@ -91,8 +93,11 @@ class ClientSession:
         self._buckets: dict[int, set[int]] = {}
         #: the keys of `_buckets`, as a heap
         self._bucket_heap: list[int] = []
-        #: request id -> (when it is overdue once it is sent, its message), in submission order
-        self._waiting: dict[int, tuple[int, list[Buffer]]] = {}
+        #: request id -> (since when it waits, when it is overdue once it is sent, its message), in
+        #: submission order
+        self._waiting: dict[int, tuple[int, int, list[Buffer]]] = {}
+        #: the broker was asked whether it drains, and has not answered
+        self._is_asking = False
         #: the broker drains: nothing more is sent to it
         self._is_held = False
         self._request_id = 0
@@ -130,11 +135,8 @@ class ClientSession:
             self._add(request_id, net_ns)
             self.outbox.append(message)
         else:
-            settings = self.settings
-            patience_ms = settings.drain_patience_ms if self._is_held else settings.patience_ms
-            patience_ms = min(patience_ms, budget_ms)
-            self._add(request_id, now_ns + patience_ms * NS_PER_MS)
-            self._waiting[request_id] = (net_ns, message)
+            self._add(request_id, self._patience_end_ns(now_ns, net_ns))
+            self._waiting[request_id] = (now_ns, net_ns, message)
         return request_id
 
     def cancel(self, request_id: int) -> None:
@@ -147,13 +149,22 @@ class ClientSession:
     # ------------------------------------------------------------ from the connection
 
     def connected(self) -> None:
-        """There is a connection now: what waited goes out, in the order of submission."""
-        if self.is_connected:
+        """There is a connection now; rule 3b says whether requests go out at once."""
+        if self.is_connected or self._is_asking:
             return
+        self._is_held = False
+        if self.settings.is_patient:
+            self._is_asking = True
+            self.outbox.append([heads.pack(heads.Head(heads.DRAIN))])
+        else:
+            self._open()
+
+    def _open(self) -> None:
+        """What waited goes out, in the order of submission."""
         self._story.append(("connected", len(self._waiting)))
         self.is_connected = True
-        self._is_held = False
-        for request_id, (net_ns, message) in self._waiting.items():
+        self._is_asking = False
+        for request_id, (_, net_ns, message) in self._waiting.items():
             self._end(request_id)
             self._add(request_id, net_ns)
             self.outbox.append(message)
@@ -164,15 +175,18 @@ class ClientSession:
 
         Replies to what was sent before still come. Nothing happens without a connection.
         """
-        if self.is_connected:
+        if self.is_connected or self._is_asking:
             self._story.append(("hold", len(self._outstanding)))
-            self.is_connected = False
+            self.is_connected = self._is_asking = False
             self._is_held = True
+            for request_id, (since_ns, net_ns, _) in self._waiting.items():
+                self._end(request_id)
+                self._add(request_id, self._patience_end_ns(since_ns, net_ns))
 
     def broker_lost(self) -> None:
         """The connection broke: rule 3."""
         self._story.append(("broker_lost", len(self._outstanding), len(self._waiting)))
-        self.is_connected = False
+        self.is_connected = self._is_asking = False
         self.outbox.clear()
         self._fail_sent("the connection to the broker broke before the reply came")
 
@@ -232,7 +246,12 @@ class ClientSession:
         elif command == heads.DISCONNECT:
             self._story.append(("disconnect", now_ns))
             self._fail_sent("the broker ended the connection before the reply came")
-        elif command != heads.HEARTBEAT:
+        elif command == heads.DRAIN and self.settings.is_patient:
+            self.hold()
+        elif command == heads.HEARTBEAT:
+            if self._is_asking:
+                self._open()
+        else:
             self._malformed(f"version {head[2]}, command {head[3]}", now_ns)
 
     def _malformed(self, text: str, now_ns: int) -> None:
@@ -263,6 +282,12 @@ class ClientSession:
         return _bucket_end_ns(heap[0])
 
     # ------------------------------------------------------------ the tables
+
+    def _patience_end_ns(self, since_ns: int, net_ns: int) -> int:
+        """Until when a request waits for a connection: no longer than its budget."""
+        settings = self.settings
+        patience_ms = settings.drain_patience_ms if self._is_held else settings.patience_ms
+        return min(since_ns + patience_ms * NS_PER_MS, net_ns - settings.slack_ms * NS_PER_MS)
 
     def _add(self, request_id: int, overdue_ns: int) -> None:
         bucket = overdue_ns >> BUCKET_SHIFT

@@ -224,6 +224,13 @@ def split_service_key(key: bytes) -> tuple[str, int]:
         raise RemoteProtocolError(f"service key {key!r} is not UTF-8") from None
 
 
+def broken_rule(head: bytes, came: int) -> str:
+    """What is wrong with a head that is too long, or is followed by too few body frames."""
+    if len(head) > HEAD_BYTES_MAX:
+        return f"head of {len(head)} B exceeds head_bytes_max {HEAD_BYTES_MAX}"
+    return f"head promises {head[BODY_FRAMES_OFFSET]} body frames, {came} came"
+
+
 def split_parcels(parts: list[bytes]) -> list[tuple[bytes, list[bytes]]]:
     """Split a message into its parcels: each a head and its body frames.
 

@@ -71,6 +71,9 @@ QUARANTINE_MS = 60_000
 #: Requests that are refused so at once; the oldest are forgotten for others.
 QUARANTINED_MAX = 1_024
 
+#: Clients that the broker tells when it drains; who asked first is forgotten for others.
+WATCHERS_MAX = 1_024
+
 #: Requests that one worker may hold at once, whatever it announces in READY.
 CREDIT_MAX = 1024
 

@@ -314,6 +314,37 @@ def test_who_was_killed_by_order_leaves_no_suspects_and_no_poison() -> None:
     core.check_invariants()
 
 
+def test_who_may_have_killed_once_is_no_poison() -> None:
+    core = broker_with_worker(credit=2)
+    core.receive_from_client(b"c", request(1, body=b"1"), 0)
+    by_order = control.Lost("slot1", 1, "killed by order", (1,), is_blameless=True)
+    core.receive_from_worker(b"s", control.pack(by_order), 0)
+    core.receive_from_worker(b"w2", ready("slot2", credit=2), 0)
+    core.receive_from_client(b"c", request(2, body=b"2"), 0)
+    worker = core.registration.workers[b"w2"]
+    assert list(worker.in_flight) == [2, 3], "it is not alone, for it is no suspect"
+    core.receive_from_worker(b"s", lost("slot2", started=(2, 3)), 0)
+    assert answers(core) == [(b"c", 1, "worker_lost")]
+    core.receive_from_worker(b"w3", ready("slot3", credit=2), 0)
+    core.receive_from_client(b"d", request(3, body=b"1"), 0)
+    assert answers(core) == [], "what killed slot2 may have been the other one"
+    core.check_invariants()
+
+
+def test_a_worker_may_be_kept_while_it_tries_again_what_an_order_ended() -> None:
+    core = broker_with_worker(credit=1)
+    core.receive_from_client(b"c", request(1), 0)
+    by_order = control.Lost("slot1", 1, "killed by order", (1,), is_blameless=True)
+    core.receive_from_worker(b"s", control.pack(by_order), 0)
+    core.receive_from_worker(b"w2", ready("slot2", credit=3), 0)
+    core.receive_from_client(b"c", request(2), 0)
+    core.receive_from_worker(b"w3", ready("slot3"), 0)
+    core.receive_from_client(b"c", request(3), 0)
+    core.receive_from_worker(b"s", lost("slot3", started=(4,)), 0)
+    core.check_invariants()
+    assert core.registration.workers[b"w2"].is_kept, "for request 3, which is a suspect"
+
+
 def test_a_quarantine_ends(core: Core) -> None:
     core = broker_that_met_poison()
     core.receive_from_client(b"d", request(8, body=b"1"), 59_999 * MS)

@@ -104,6 +104,12 @@ class FakeBroker:
         ((head, frames),) = heads.split_parcels(parts)
         return Asked(client, heads.unpack(head), frames)
 
+    def agree(self) -> None:
+        """A patient client asks whether this broker drains: it does not."""
+        asked = self.receive()
+        assert asked.head.command == heads.DRAIN
+        self.router.send_multipart([asked.client, heads.pack(heads.Head(heads.HEARTBEAT))])
+
     def reply(self, client: bytes, *parcels: tuple[int, bytes, list[bytes]]) -> None:
         """Send one message of replies, each (request id, head, frames)."""
         message = [client]

@@ -262,6 +262,7 @@ def test_what_a_draining_broker_refuses_goes_to_the_next_one() -> None:
     async def play() -> None:
         with fake_broker() as broker:
             bus = RemoteBus(broker.address, PATIENT)
+            await in_thread(broker.agree)
             assert await bus.wait_connected(10)
             calls = [asyncio.create_task(bus.request(HEAD, [b"0"]))]
             broker.fail(await in_thread(broker.receive), "draining", "it goes down")
@@ -271,6 +272,7 @@ def test_what_a_draining_broker_refuses_goes_to_the_next_one() -> None:
             await asyncio.sleep(0)
             broker.stop()
             broker.start()
+            await in_thread(broker.agree)
             asked = [await in_thread(broker.receive) for _ in calls]
             assert sorted(one.frames[0] for one in asked) == [b"0", b"1", b"2"]
             assert len({one.head.request_id for one in asked}) == 3
@@ -289,6 +291,7 @@ def test_what_a_draining_broker_refuses_does_not_outlive_its_budget() -> None:
     async def play() -> None:
         with fake_broker() as broker:
             bus = RemoteBus(broker.address, PATIENT)
+            await in_thread(broker.agree)
             assert await bus.wait_connected(10)
             short = heads.pack(heads.unpack(HEAD)._replace(budget_ms=200))
             call = asyncio.create_task(bus.request(short, [b"x"]))

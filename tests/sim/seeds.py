@@ -8,9 +8,6 @@ from tests.sim.world import run_seed
 
 CHUNK = 100
 
-#: Counters of the broker that tell which faults were met.
-FAULTS = ("redispatched", "cancelled", "replies_late", "replies_stale", "workers_lost")
-
 
 def run_chunk(first: int, count: int) -> tuple[list[str], Counter[str]]:
     """Run some seeds. Returns what failed, and what the brokers counted."""
@@ -18,11 +15,10 @@ def run_chunk(first: int, count: int) -> tuple[list[str], Counter[str]]:
     totals: Counter[str] = Counter()
     for seed in range(first, first + count):
         try:
-            counters = run_seed(seed).core.counters
+            world = run_seed(seed)
         except AssertionError as error:
             failures.append(str(error))
             continue
-        totals.update({name: getattr(counters, name) for name in FAULTS})
-        totals.update(counters.reasons)
-        totals["requests"] += counters.accepted
+        totals.update(world.broker.totals())
+        totals.update(world.met)
     return failures, totals
