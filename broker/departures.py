@@ -43,7 +43,7 @@ class Departures:
         if self.due_ns is None or now_ns < self.due_ns:
             return []
         self.due_ns = None
-        return [client for client in _who_understands(core) if not self._reaches(client)]
+        return [client for client in who_understands(core) if not self._reaches(client)]
 
     def _reaches(self, client: bytes) -> bool:
         try:
@@ -57,7 +57,7 @@ class Departures:
         return True
 
 
-def _who_understands(core: Core) -> list[bytes]:
+def who_understands(core: Core) -> list[bytes]:
     """Clients of the socket that have requests here and take more than replies."""
     found: list[bytes] = []
     for client, outstanding in core._clients.items():

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from broker.core import Core
+from broker.departures import LOOK_AFTER_NS, who_understands
 from broker.stopping import Stopping
 from tests.sim.links import DELAY_MS_MAX, MS, Connection
 from tests.sim.watch import Watch
@@ -147,8 +148,22 @@ class SimBroker:
         self._connections[connection.routing_id] = connection
 
     def forget(self, connection: Connection) -> None:
-        """A peer is gone; the core learns of it when it sends."""
+        """A peer is gone; the core learns of it when it sends, or as `Departures` has it."""
         self._connections.pop(connection.routing_id, None)
+        life, client = self.life, connection.routing_id
+        look_ms = LOOK_AFTER_NS / MS
+        self._world.after_ms(look_ms, look_ms + 50, lambda: self._note_departure(life, client))
+
+    def _note_departure(self, life: int, client: bytes) -> None:
+        if life == self.life and self.is_bound and client in who_understands(self.core):
+            self._world.met["departures"] += 1
+            self.core.client_lost(client)
+            self._turn()
+
+    @property
+    def has_orphans(self) -> bool:
+        """It holds requests of clients that are gone, and does not know that they are."""
+        return not self.core._clients.keys() <= self._connections.keys()
 
     def receive_from_client(self, life: int, routing_id: bytes, parts: list[Any]) -> None:
         """A client's message arrives."""
