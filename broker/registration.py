@@ -68,6 +68,8 @@ class Registration:
         elif worker is None and head.command == heads.DISCONNECT:
             pass  # it is not registered, and this agrees
         elif worker is None:
+            if head.command == heads.REPLY:
+                self._core.counters.replies_stale += 1
             reason = f"{heads.COMMANDS[head.command]} from a worker that is not registered"
             self._core.outbox.control(routing_id, control.Disconnect(reason))
         elif head.command == heads.DRAIN:

@@ -446,6 +446,22 @@ def test_a_newer_generation_replaces_and_an_older_one_is_disconnected() -> None:
     core.check_invariants()
 
 
+@pytest.mark.shows("F2", "F11")
+def test_a_reply_of_a_worker_that_was_given_up_is_counted_and_goes_nowhere() -> None:
+    core = broker_with_worker()
+    core.receive_from_client(b"c", request(1), 0)
+    assert [worker for worker, _, _ in dispatched(core)] == [b"w1"]
+    core.receive_from_worker(b"w2", ready("slot2"), 0)
+    core.worker_lost(core.registration.workers[b"w1"], 0, "silent")
+    assert [worker for worker, _, _ in dispatched(core)] == [b"w2"]
+    core.receive_from_worker(b"w1", reply(1), 0)
+    assert controls(core) == [(b"w1", "DISCONNECT")]
+    assert core.counters.replies_stale == 1
+    core.receive_from_worker(b"w2", reply(2), 0)
+    assert answers(core) == [(b"c", 1, b"answer")]
+    core.check_invariants()
+
+
 def test_a_draining_worker_gets_nothing_more_and_still_answers(core: Core) -> None:
     core.receive_from_client(b"c", request(1), 0)
     core.outbox.take()

@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.broker.test_broker_process import Broker
 from tests.figures import Figures
 from tests.processes.fault_proxy import BACK, FORTH, FaultProxy, Weather
 from tests.processes.load import Ask, load
-from tests.processes.waiting import wait_until
+from tests.processes.waiting import DEADLINE_S, wait_until
 from tests.workers.fake_broker import Place, WorkerProcess
 
 pytestmark = pytest.mark.process
@@ -38,20 +39,28 @@ ZEROS = np.zeros((2, 2), np.float32)
 class Net:
     """A broker, one worker beside it, and one behind a network that can be made bad."""
 
-    def __init__(self, place: Place, *flags: str) -> None:
+    def __init__(self, place: Place, *flags: str, has_near: bool = True) -> None:
+        """has_near: there is a worker beside the broker from the beginning."""
+        self.place = place
         self.broker = Broker(str(place.path), *flags)
         self.broker.report()
         self.proxy = FaultProxy(f"ipc://{place.path}/far", self.broker.workers)
         self.producers_proxy = FaultProxy(f"ipc://{place.path}/farp", self.broker.producers)
         self.client = BusClient(self.broker.producers, timeout=60)
-        self.workers = [
-            self._worker(place, "near", self.broker.workers),
-            self._worker(place, "far", f"ipc://{place.path}/far"),
-        ]
-        wait_until(lambda: self.registered() == {"near", "far"})
+        self.workers: list[WorkerProcess] = []
+        self._add_worker("far", f"ipc://{place.path}/far")
+        if has_near:
+            self.add_near()
+        names = {"near", "far"} if has_near else {"far"}
+        wait_until(lambda: self.registered() == names)
 
-    def _worker(self, place: Place, name: str, address: str) -> WorkerProcess:
-        return WorkerProcess(place.document(worker_id=name, workers_address=address))
+    def add_near(self) -> None:
+        """Start the worker beside the broker."""
+        self._add_worker("near", self.broker.workers)
+
+    def _add_worker(self, name: str, address: str) -> None:
+        document = self.place.document(worker_id=name, workers_address=address)
+        self.workers.append(WorkerProcess(document))
 
     def registered(self) -> set[str]:
         return {worker["worker_id"] for worker in self.client.stats()["workers"]}
@@ -82,8 +91,8 @@ def make_net() -> Iterator[Callable[..., Net]]:
     place = Place()
     nets: list[Net] = []
 
-    def make(*flags: str) -> Net:
-        nets.append(Net(place, *flags))
+    def make(*flags: str, has_near: bool = True) -> Net:
+        nets.append(Net(place, *flags, has_near=has_near))
         return nets[-1]
 
     yield make
@@ -147,6 +156,37 @@ def test_a_worker_behind_a_cut_network_is_a_dead_one_and_comes_back(
         slowest_reply_ms=max(took_ms),
         replies_stale=counters["replies_stale"],
     )
+
+
+@pytest.mark.shows("F2", "F11")
+def test_the_reply_of_a_worker_that_was_given_up_is_counted_and_not_delivered(
+    make_net: Callable[..., Net], figures: Figures
+) -> None:
+    net = make_net(*HEARTBEATS, has_near=False)
+    gate = Path(net.place.gate())
+    future = net.client.submit("add", "gated", {"path": str(gate)})
+    wait_until(lambda: [each["in_flight"] for each in net.client.stats()["workers"]] == [1])
+    net.proxy.cut()
+    gate.write_text("far")  # its reply is on its way, and held back
+    wait_until(lambda: net.registered() == set())
+    net.add_near()
+    wait_until(lambda: [each["in_flight"] for each in net.client.stats()["workers"]] == [1])
+    # The near worker computes the request again when the reply of the far one comes.
+    healed_s = time.monotonic()
+    net.proxy.heal()
+    wait_until(lambda: net.counters()["replies_stale"] == 1)
+    stale_ms = (time.monotonic() - healed_s) * 1_000
+    wait_until(lambda: net.registered() == {"near", "far"})
+    assert not future.done()
+    gate.write_text("near")
+    (result,) = future.result(DEADLINE_S)
+    assert result["text"] == "near"
+    net.check_books()
+    counters = net.counters()
+    assert (counters["accepted"], counters["answered"], counters["redispatched"]) == (1, 1, 1)
+    assert (counters["replies_stale"], counters["malformed"]) == (1, 0)
+    assert net.client._session.replies_late == 0, "an id got two replies"
+    figures(stale_after_heal_ms=stale_ms)
 
 
 @pytest.mark.shows("F11")
