@@ -3,8 +3,10 @@
 Rules
 1. A door is asked of one gateway first: that one finds out whether the address can be had, and
    which port a port 0 became. The others, and every successor, get the address it was bound to.
-2. A door is settled when every gateway that is here has it open, or when the first asking failed.
-3. A gateway is complete when every bound door is open there; one that cannot open a door that was
+2. Gateways that share a port by SO_REUSEPORT are asked one after the other, so that the order of
+   their answers is the order in which the kernel keeps their listeners.
+3. A door is settled when every gateway that is here has it open, or when the first asking failed.
+4. A gateway is complete when every bound door is open there; one that cannot open a door that was
    settled before is broken, and its slot's restart policy takes over.
 """
 
@@ -34,7 +36,7 @@ class Door:
     bound: the address it has, None until a gateway could open it. open_at, asking: gateways that
     have it open, and that were asked and have not answered. listeners: those that have it open, in
     the order in which the kernel keeps listeners that share a port: who goes leaves its place to
-    the last one. A guess where two opened it at once; nothing breaks if it is wrong.
+    the last one. Wrong only if one dies in the moment in which another one opens the door.
     """
 
     kind: str
@@ -156,6 +158,8 @@ class DoorTable:
                     self._ask(self._gateways[0], door)
                 continue
             for gateway in self._gateways:
+                if self._is_shared and door.asking:
+                    break
                 if gateway not in door.open_at and gateway not in door.asking:
                     self._ask(gateway, door)
             if not door.is_settled and not door.asking and door.open_at:
