@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+#: A 99th percentile below this tells of the machine's other work.
+NOISE_MS = 40.0
+
 #: Sends one request; returns what was wrong with the answer, or None.
 Ask = Callable[[], Any]
 
@@ -38,6 +41,11 @@ class Load:
             failure = ask()
             if failure is not None:
                 self.failures.append(failure)
+
+
+def check_p99(before_ms: float, meanwhile_ms: float) -> None:
+    """Nobody waits much longer while something is replaced: at most twice as long as before."""
+    assert meanwhile_ms <= 2 * max(before_ms, NOISE_MS), (before_ms, meanwhile_ms)
 
 
 @contextmanager

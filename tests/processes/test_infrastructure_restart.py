@@ -22,7 +22,7 @@ from mindspore_serving.client import Client
 from protocol import ms_service_pb2 as pb
 from tests.figures import Figures
 from tests.processes.doors import PREDICT
-from tests.processes.load import Load, load
+from tests.processes.load import Load, check_p99, load
 from tests.processes.probe import broker_stats, probe_server
 from tests.processes.scale import command
 from tests.processes.server_process import ServerProcess
@@ -165,7 +165,7 @@ def test_rolling_restarts_of_every_gateway_fail_no_request(
     flags += ("--grpc-connection-age-ms", "1000")
     rounds = ROUNDS if is_full else ROUNDS_SHORT
     with probe_server(*flags) as server, all_clients(server, KINDS) as clients:
-        wait_until(lambda: all(len(times.seconds) >= 100 for _, times in clients.values()))
+        wait_until(lambda: all(len(times.seconds) >= 300 for _, times in clients.values()), 60)
         before = {name: len(times.seconds) for name, (_, times) in clients.items()}
         seen = pids_of(server, "gateway")
         for _ in range(rounds):
@@ -179,6 +179,8 @@ def test_rolling_restarts_of_every_gateway_fail_no_request(
             running.stop()
             assert running.failures == [], name
             assert len(times.seconds) > before[name] + rounds, name
+            if is_full:
+                check_p99(times.p99_ms(0, before[name]), times.p99_ms(before[name]))
         (_, rest), (_, channel) = clients["REST, connection kept"], clients["gRPC, channel kept"]
         figures(
             rounds=rounds,
