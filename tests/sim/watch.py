@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from broker.core import Core
+from broker.service import Service
 from protocol import control
 from protocol import head as heads
 
@@ -27,6 +28,14 @@ class Watch:
         self._dispatched: dict[bytes, int] = {}
         self._drained: set[bytes] = set()
         self._ticket_last = 0
+        # One event may move a request to another version and back, behind the others.
+        rehome = core.registration.rehome
+
+        def watched_rehome(service: Service, now_ns: int) -> None:
+            rehome(service, now_ns)
+            self.note_displaced()
+
+        core.registration.rehome = watched_rehome  # type: ignore[method-assign]
 
     def note_arrival(self, parts: list[Any]) -> None:
         """A client's message is about to reach the core."""
