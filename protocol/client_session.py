@@ -148,7 +148,7 @@ class ClientSession:
 
     # ------------------------------------------------------------ from the connection
 
-    def connected(self) -> None:
+    def connected(self, now_ns: int) -> None:
         """There is a connection now; rule 3b says whether requests go out at once."""
         if self.is_connected or self._is_asking:
             return
@@ -157,17 +157,19 @@ class ClientSession:
             self._is_asking = True
             self.outbox.append([heads.pack(heads.Head(heads.DRAIN))])
         else:
-            self._open()
+            self._open(now_ns)
 
-    def _open(self) -> None:
-        """What waited goes out, in the order of submission."""
+    def _open(self, now_ns: int) -> None:
+        """What waited goes out, in the order of submission, with what is left of its budget."""
         self._story.append(("connected", len(self._waiting)))
         self.is_connected = True
         self._is_asking = False
         for request_id, (_, net_ns, message) in self._waiting.items():
             self._end(request_id)
             self._add(request_id, net_ns)
-            self.outbox.append(message)
+            left_ms = (net_ns - now_ns) // NS_PER_MS - self.settings.slack_ms
+            head = heads.restamp(bytes(message[0]), request_id, max(1, left_ms))
+            self.outbox.append([head, *message[1:]])
         self._waiting.clear()
 
     def hold(self) -> None:
@@ -250,7 +252,7 @@ class ClientSession:
             self.hold()
         elif command == heads.HEARTBEAT:
             if self._is_asking:
-                self._open()
+                self._open(now_ns)
         else:
             self._malformed(f"version {head[2]}, command {head[3]}", now_ns)
 

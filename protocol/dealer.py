@@ -86,7 +86,7 @@ class Dealer:
         while _events(self.monitor) & zmq.POLLIN:
             event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                session.connected()
+                session.connected(time.monotonic_ns())
             elif event == zmq.EVENT_DISCONNECTED:
                 session.broker_lost()
         return False

@@ -75,7 +75,7 @@ def test_values_reach_the_worker_and_come_back_as_they_are(
     asked = broker.receive()
     assert (asked.head.service, asked.head.method) == (b"add/4", b"m")
     assert asked.head.dialect == heads.DIALECT_NATIVE
-    assert asked.head.budget_ms == WAIT_S * 1000
+    assert 0 < asked.head.budget_ms <= WAIT_S * 1000, "less what it waited for the connection"
     ((got, text, content, n, f, q),) = decoded(asked, "x", "t", "b", "n", "f", "q")
     np.testing.assert_array_equal(got, x)
     assert got.dtype == np.float16

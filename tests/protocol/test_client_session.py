@@ -19,7 +19,7 @@ BUCKET_NS = 1 << 24
 @pytest.fixture
 def session() -> Iterator[ClientSession]:
     session = ClientSession(SETTINGS)
-    session.connected()
+    session.connected(0)
     yield session
     session.check_invariants()
 
@@ -106,7 +106,7 @@ def test_a_request_that_waits_for_a_connection_is_cancelled_without_a_word() -> 
     session.submit(request(), [b"a"], 0)
     session.submit(request(), [b"b"], 0)
     session.cancel(1)
-    session.connected()
+    session.connected(0)
     assert [message[1] for message in session.outbox] == [b"b"]
     session.check_invariants()
 
@@ -130,10 +130,18 @@ def test_a_request_made_without_a_connection_waits_for_the_next_one(
     session.submit(request(), [b"a"], 0)
     session.submit(request(), [b"b"], 0)
     assert session.outbox == []
-    session.connected()
+    session.connected(0)
     assert [message[1] for message in session.outbox] == [b"a", b"b"]
     session.handle_timer(SETTINGS.patience_ms * NS_PER_MS + BUCKET_NS)
     assert session.completed == []
+
+
+def test_the_budget_of_a_request_goes_on_running_while_it_waits_for_a_connection() -> None:
+    session = ClientSession(SETTINGS)
+    session.submit(request(budget_ms=500), [b"a"], 0)
+    session.connected(200 * 1_000_000)
+    assert heads.unpack(bytes(session.outbox[0][0])).budget_ms == 300
+    session.check_invariants()
 
 
 def test_patience_without_a_connection_ends_with_broker_lost() -> None:
@@ -147,7 +155,7 @@ def test_patience_without_a_connection_ends_with_broker_lost() -> None:
     assert session.completed == []
     session.handle_timer(next_ns)
     assert reasons(session.completed) == [(1, "broker_lost", status.UNAVAILABLE)]
-    session.connected()
+    session.connected(0)
     assert session.outbox == []
     session.check_invariants()
 
@@ -275,13 +283,13 @@ def test_a_session_that_holds_sends_nothing_more_and_still_takes_replies(
     session.receive([reply(sent), b"x"], 1)
     assert [done.request_id for done in session.completed] == [sent]
     session.broker_lost()
-    session.connected()
+    session.connected(0)
     assert [heads.unpack(bytes(m[0])).request_id for m in session.outbox] == [waiting]
 
 
 def test_what_is_held_waits_longer_than_without_a_connection_but_not_beyond_its_budget() -> None:
     session = ClientSession(replace(SETTINGS, drain_patience_ms=600))
-    session.connected()
+    session.connected(0)
     session.hold()
     session.submit(request(budget_ms=5_000), [b"a"], 0)
     session.submit(request(budget_ms=300), [b"b"], 0)
@@ -295,5 +303,5 @@ def test_what_is_held_waits_longer_than_without_a_connection_but_not_beyond_its_
 def test_the_story_tells_what_was_not_routine(session: ClientSession) -> None:
     session.submit(request(), [b"a"], 0)
     session.broker_lost()
-    session.connected()
+    session.connected(0)
     assert session.story() == [("connected", 0), ("broker_lost", 1, 0), ("connected", 0)]

@@ -23,7 +23,7 @@ REQUEST = heads.pack(heads.Head(heads.REQUEST, body_frames=1, service=b"add/1", 
 def session() -> Iterator[ClientSession]:
     """There is a connection, and the broker has not answered yet."""
     session = ClientSession(SETTINGS)
-    session.connected()
+    session.connected(0)
     assert sent(session) == ["DRAIN"]
     yield session
     session.check_invariants()
@@ -56,7 +56,7 @@ def test_a_broker_that_drains_gets_nothing_and_the_next_one_everything(
     session.receive(AGREED, 0)
     assert sent(session) == [], "a probe's echo does not make it agree"
     session.broker_lost()
-    session.connected()
+    session.connected(0)
     assert sent(session) == ["DRAIN"]
     session.receive(AGREED, 0)
     assert sent(session) == ["REQUEST"]
@@ -90,8 +90,8 @@ def test_a_connection_that_breaks_before_the_answer_loses_nothing(session: Clien
     session.submit(REQUEST, [b"a"], 0)
     session.broker_lost()
     assert session.completed == []
-    session.connected()
-    session.connected()
+    session.connected(0)
+    session.connected(0)
     assert sent(session) == ["DRAIN"], "the shell may say it twice"
     session.receive(AGREED, 0)
     assert sent(session) == ["REQUEST"]
@@ -99,7 +99,7 @@ def test_a_connection_that_breaks_before_the_answer_loses_nothing(session: Clien
 
 def test_who_is_not_patient_sends_at_once_and_is_refused() -> None:
     session = ClientSession(ClientSettings())
-    session.connected()
+    session.connected(0)
     session.submit(REQUEST, [b"a"], 0)
     assert sent(session) == ["REQUEST"]
     session.receive(DRAINS, 0)

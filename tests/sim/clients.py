@@ -7,6 +7,7 @@ A patient client is a gateway: what a broker refuses because it drains goes to t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from protocol import head as heads
@@ -87,7 +88,7 @@ class SimClient:
             f"{self._name}.{life}",
             False,
             self._receive,
-            lambda: self._change(self._session.connected),
+            lambda: self._change(partial(self._session.connected, self._world.now_ns)),
             lambda: self._change(self._session.broker_lost),
         )
 
