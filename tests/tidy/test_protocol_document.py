@@ -74,7 +74,7 @@ def test_the_keys_of_control_messages_are_those_of_the_code() -> None:
         command: set(re.findall(r"`(\w+)` (?:str|int|bool|list|map)", text))
         for command, text in table_behind("## 3. Control messages")
     }
-    assert keys["READY"] == {*control.Ready._fields, *control.Device._fields}
+    assert keys["READY"] == {*control.Ready._fields, *control.Device._fields, "tensors"}
     for kind in (control.Welcome, control.Heartbeat, control.Drain, control.Disconnect):
         assert keys[kind.__name__.upper()] == set(kind._fields)
     assert keys["LOST"] == set(control.Lost._fields)
