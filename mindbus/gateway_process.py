@@ -4,9 +4,11 @@
 
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
      "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
-     "drain_patience_ms": n, "parent_pid": pid}
+     "drain_patience_ms": n, "control_path": path, "model_control": bool, "parent_pid": pid}
 
-(`services`: those whose workers run already, because this gateway takes the place of another one)
+(`control_path`: of the supervisor's control socket; without it, readiness is what the broker says.
+`model_control`: whether clients may have versions loaded. `services`: those whose workers run
+already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
 
     {"id": 1, "command": "open_grpc" | "open_rest", "address": "127.0.0.1:5500",
@@ -37,8 +39,9 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -46,14 +49,23 @@ import uvloop
 from broker.admission import Settings
 from broker.core import Core
 from broker.switch import Switch
+from gateway.bus import Bus
 from gateway.doors import DoorError
 from gateway.grpc_door import GrpcDoor
+from gateway.health import HealthService
+from gateway.model_directory import ModelDirectory
 from gateway.ms_service_handler import MsServiceHandler
+from gateway.oip_handler import OipHandler
+from gateway.oip_server import OipServer
+from gateway.readiness import BrokerReadiness
+from gateway.reflection import ReflectionService
 from gateway.remote_bus import RemoteBus
 from gateway.rest_door import RestDoor
 from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings
 from mindbus.embedded_bus import EmbeddedBus
+from mindbus.own_version import version
+from mindbus.supervisor_link import ServerReadiness, SupervisorControl, SupervisorLink
 from protocol import limits
 from protocol.client_session import ClientSettings
 from telemetry.log import configure, get_logger
@@ -100,17 +112,19 @@ class Gateway:
                 patience_ms = document["drain_patience_ms"]
                 settings = replace(settings, drain_patience_ms=patience_ms)
             self._bus = RemoteBus(self.producers_addresses[0], settings)
+        self._oip = make_oip_server(self._bus, document)
 
     async def open_grpc(
         self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
     ) -> GrpcDoor:
         """Open the gRPC door; it knows the address that it got. Raises DoorError."""
-        handler = MsServiceHandler(self._bus)
+        oip = OipHandler(self._bus, self._oip)
         door = await GrpcDoor.open(
-            handler,
+            MsServiceHandler(self._bus),
             address,
             max_msg_mb_size,
             tls,
+            rpcs=oip.rpcs() | HealthService(self._oip).rpcs() | ReflectionService().rpcs(),
             reuse_port=reuse_port,
             connection_age_ms=self._connection_age_ms if reuse_port else 0,
         )
@@ -168,6 +182,16 @@ class Gateway:
         """Close everything at once."""
         await self.drain(0)
         await self._bus.close()
+
+
+def make_oip_server(bus: Bus, document: Mapping[str, Any]) -> OipServer:
+    """What the doors say of this server in the Open Inference Protocol."""
+    directory = ModelDirectory(bus)
+    if "control_path" not in document:
+        return OipServer(directory, BrokerReadiness(directory), version())
+    link = SupervisorLink(Path(document["control_path"]))
+    control = SupervisorControl(link) if document.get("model_control") else None
+    return OipServer(directory, ServerReadiness(link, directory), version(), control)
 
 
 class CommandChannel:

@@ -43,6 +43,9 @@ _SHAPE_PACKED, _SHAPE_PLAIN = 0x1A, 0x18
 
 _RAW_OUTPUT = b"\x32"
 
+# Tag inside of a ModelStreamInferResponse.
+_INFER_RESPONSE = b"\x12"
+
 #: Which field of InferTensorContents has the elements of which datatype.
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -290,6 +293,11 @@ def _parameter(value: bool | int | float | str) -> Any:
     if isinstance(value, float):
         return InferParameter(double_param=value)
     return InferParameter(string_param=value)
+
+
+def stream_response(response: bytes) -> bytes:
+    """A ModelStreamInferResponse around a ModelInferResponse, which is its one field."""
+    return _INFER_RESPONSE + _varint(len(response)) + response
 
 
 def encode_failure(spec: RequestSpec | None, reason: str, message: str) -> list[Buffer]:
