@@ -17,13 +17,12 @@ from google.protobuf.message import DecodeError
 from gateway.bus import Bus
 from gateway.oip_repository import Repository
 from gateway.oip_server import SERVER_NAME, OipServer
-from gateway.requests import failure_of_reply, joined, pack_request
+from gateway.requests import budget_of, failure_of_reply, joined, pack_request
 from gateway.rpcs import Rpcs
 from protocol import head as heads
-from protocol import limits, oip
+from protocol import oip
 from protocol import oip_messages as messages
 from protocol.errors import RequestError
-from protocol.oip_parameters import RequestParameters
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -189,12 +188,6 @@ class OipHandler:
         asked = _read(messages.RepositoryModelUnloadRequest, body)
         await self._repository.unload(asked.model_name)
         return _bytes(messages.RepositoryModelUnloadResponse())
-
-
-def budget_of(parameters: RequestParameters, budget_ms: int | None) -> int:
-    """The smaller of a deadline and the parameter `timeout`; 0 = neither is there."""
-    budgets = [each for each in (budget_ms, parameters.timeout_ms) if each]
-    return min(*budgets, limits.BUDGET_MS_MAX) if budgets else 0
 
 
 async def _next(

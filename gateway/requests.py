@@ -8,6 +8,7 @@ from protocol import head as heads
 from protocol import limits, native, serving_texts
 from protocol.errors import RemoteProtocolError, RequestError
 from protocol.native import Buffer
+from protocol.oip_parameters import RequestParameters
 from protocol.values import RequestSpec
 
 #: How long a client that may come again should wait before it does.
@@ -83,6 +84,12 @@ def pack_request(
             method=method,
         )
     )
+
+
+def budget_of(parameters: RequestParameters, budget_ms: int | None) -> int:
+    """The smaller of a deadline and the parameter `timeout`; 0 = neither is there."""
+    budgets = [each for each in (budget_ms, parameters.timeout_ms) if each]
+    return min(*budgets, limits.BUDGET_MS_MAX) if budgets else 0
 
 
 def joined(frames: Sequence[Buffer]) -> bytes:

@@ -56,11 +56,13 @@ from gateway.health import HealthService
 from gateway.model_directory import ModelDirectory
 from gateway.ms_service_handler import MsServiceHandler
 from gateway.oip_handler import OipHandler
+from gateway.oip_rest_handler import OipRestHandler
 from gateway.oip_server import OipServer
 from gateway.readiness import BrokerReadiness
 from gateway.reflection import ReflectionService
 from gateway.remote_bus import RemoteBus
 from gateway.rest_door import RestDoor
+from gateway.rest_router import RestRouter
 from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings
 from mindbus.embedded_bus import EmbeddedBus
@@ -140,7 +142,11 @@ class Gateway:
         listener: socket.socket | None = None,
     ) -> RestDoor:
         """Open the REST door, perhaps with a listening socket that is there. Raises DoorError."""
-        handler = RestfulHandler(self._bus, max_msg_mb_size * limits.MIB)
+        body_bytes_max = max_msg_mb_size * limits.MIB
+        handler = RestRouter(
+            RestfulHandler(self._bus, body_bytes_max),
+            OipRestHandler(self._bus, self._oip, body_bytes_max),
+        )
         door = await RestDoor.open(handler, address, max_msg_mb_size, tls, listener=listener)
         self._doors.append(door)
         log.info("door opened", address=door.address)
