@@ -21,6 +21,9 @@ FRESH_S = 0.1
 #: in what is fresh.
 NAMES_S = 1.0
 
+#: Workers register with a new broker within this time, if there are any.
+WORKERS_S = 10.0
+
 _ASK = heads.pack(heads.Head(heads.STATS))
 
 
@@ -36,7 +39,21 @@ class ModelDirectory:
         self._asking: asyncio.Task[None] | None = None
 
     async def spec(self, model: str, version: str) -> RequestSpec:
-        """What to ask the bus for. Raises RequestError."""
+        """What to ask the bus for. Raises RequestError.
+
+        A servable whose workers have not come back since this gateway began is waited for a while:
+        nobody knows yet which method is its default one.
+        """
+        until_s = self._loop.time() + WORKERS_S
+        while True:
+            try:
+                return await self._spec(model, version)
+            except RequestError as error:
+                if error.reason != "no_worker" or self._loop.time() >= until_s:
+                    raise
+            await asyncio.sleep(FRESH_S)
+
+    async def _spec(self, model: str, version: str) -> RequestSpec:
         age_s = self._loop.time() - self._asked_s
         if age_s < NAMES_S:
             try:
@@ -73,7 +90,7 @@ class ModelDirectory:
             if failure is not None:
                 raise failure
             stats = native.unpack_meta(frames[0] if frames else b"")
-            self._models = Models.of_stats(stats)
+            self._models = Models.of_stats(stats, self._models)
             self._stats = stats
             self._asked_s = asked_s
         except (RemoteProtocolError, KeyError, TypeError, ValueError) as error:

@@ -84,8 +84,12 @@ class Models(NamedTuple):
     servables: Mapping[str, Servable]
 
     @classmethod
-    def of_stats(cls, stats: Mapping[str, Any]) -> Models:
-        """Read the broker's answer to STATS. Raises KeyError, TypeError or ValueError."""
+    def of_stats(cls, stats: Mapping[str, Any], before: Models | None = None) -> Models:
+        """Read the broker's answer to STATS. Raises KeyError, TypeError or ValueError.
+
+        before: the answer before; a version whose workers are all away has the methods that they
+        had, so that requests wait for the next worker.
+        """
         methods: dict[str, tuple[Method, ...]] = {}
         for worker in stats["workers"]:
             # Extra workers offer some of the methods only.
@@ -94,7 +98,8 @@ class Models(NamedTuple):
         versions: dict[str, dict[int, Version]] = {}
         for service in stats["services"]:
             key, number = service["service"], service["version"]
-            version = Version(number, methods.get(key, ()), service["not_ready"])
+            known = methods.get(key) or _methods_before(before, service["servable"], number)
+            version = Version(number, known, service["not_ready"])
             versions.setdefault(service["servable"], {})[number] = version
         return cls(
             {
@@ -152,6 +157,12 @@ class Models(NamedTuple):
         if version in heads.LABELS:
             return RequestSpec(f"{servable.name}/{version}", method, 0)
         return RequestSpec(servable.name, method, number)
+
+
+def _methods_before(before: Models | None, servable: str, number: int) -> tuple[Method, ...]:
+    known = before.servables.get(servable) if before is not None else None
+    version = known.versions.get(number) if known is not None else None
+    return version.methods if version is not None else ()
 
 
 def _number_or_default(servable: Servable, version: str) -> str:

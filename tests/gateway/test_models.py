@@ -86,6 +86,15 @@ def test_a_worker_of_an_older_release_says_nothing_of_tensors() -> None:
     ]
 
 
+def test_a_version_whose_workers_are_away_keeps_its_methods() -> None:
+    said = stats("add/1 has no worker")
+    said["workers"] = []
+    models = Models.of_stats(said, MODELS)
+    assert models.spec("add", "") == RequestSpec("add", "add", 0)
+    version, method = models.version_of("add", "2")
+    assert (version.not_ready, method.name) == ("add/1 has no worker", "add")
+
+
 def test_a_version_without_workers_is_known_and_has_no_methods() -> None:
     said = stats("add/1 has no worker")
     said["workers"] = [each for each in said["workers"] if each["service"] == "other.one/7"]

@@ -129,6 +129,19 @@ def test_deadline_and_timeout_become_the_budget() -> None:
     on_door(scene)
 
 
+def test_a_request_waits_for_the_first_worker_of_a_servable_that_is_known() -> None:
+    async def scene(client: Client) -> None:
+        client.bus.stats = {**stats("no worker"), "workers": []}
+        call = asyncio.ensure_future(client.infer(add_request((1, 2))))
+        while client.bus.stats_asked < 3:
+            await asyncio.sleep(0.01)
+        assert not call.done()
+        client.bus.stats = stats()
+        assert values(await call) == [2, 4]
+
+    on_door(scene)
+
+
 def test_versions_and_methods_are_asked_for_by_name() -> None:
     async def scene(client: Client) -> None:
         await client.infer(add_request((1, 2), model_version="1"))
