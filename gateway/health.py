@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from google.protobuf.message import DecodeError
 
@@ -34,6 +35,7 @@ class HealthService:
 
     def __init__(self, server: OipServer) -> None:
         self._server = server
+        self._leaving = asyncio.Event()
 
     def rpcs(self) -> Rpcs:
         """The service's RPCs."""
@@ -47,8 +49,12 @@ class HealthService:
             raise RequestError("unknown_service", f"model {name!r:.300} is not served")
         return _response(state)
 
+    def leave(self) -> None:
+        """End every watch: this gateway goes, and who watches shall ask another one."""
+        self._leaving.set()
+
     async def watch(self, body: bytes) -> AsyncIterator[bytes]:
-        """Say the state, and then each other one. Raises RequestError (malformed)."""
+        """Say the state, and then each other one. Raises RequestError (malformed, draining)."""
         name = _service_of(body)
         said = None
         while True:
@@ -56,7 +62,9 @@ class HealthService:
             if state != said:
                 said = state
                 yield _response(state)
-            await asyncio.sleep(WATCH_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), WATCH_S)
+                raise RequestError("draining", "this gateway goes down")
 
     async def _state(self, name: str) -> int:
         if name in SERVER_NAMES:

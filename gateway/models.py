@@ -113,6 +113,15 @@ class Models(NamedTuple):
             }
         )
 
+    def names(self) -> list[str]:
+        """Every model by its longer name, `servable.method`."""
+        return [
+            f"{servable.name}.{method.name}"
+            for servable in self.servables.values()
+            if servable.default in servable.versions
+            for method in servable.versions[servable.default].methods
+        ]
+
     def resolve(self, model: str) -> tuple[Servable, str] | None:
         """A servable, and the method's name ("" = the default one); None if there is none."""
         servable = self.servables.get(model)

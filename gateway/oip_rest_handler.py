@@ -23,6 +23,7 @@ from gateway.oip_rest_target import (
     MODEL_CONFIG,
     MODEL_METADATA,
     MODEL_READY,
+    MODELS,
     READY,
     SERVER_METADATA,
     VERBS,
@@ -140,6 +141,8 @@ class OipRestHandler:
             return _answer(OK, {"live": True})
         if action == READY:
             return _ready({}, await server.why_not_ready())
+        if action == MODELS:
+            return _answer(OK, {"models": (await server.models()).names()})
         if action == MODEL_READY:
             (await server.models()).find(model)  # 404 if it is not there
             return _ready({"name": model}, await server.why_model_not_ready(model, version))

@@ -2,6 +2,7 @@
 
     GET   /v2                                                server metadata
     GET   /v2/health/live · /v2/health/ready
+    GET   /v2/models                                         names of models
     GET   /v2/models/M[/versions/V]                          model metadata
     GET   /v2/models/M[/versions/V]/ready · /config
     POST  /v2/models/M[/versions/V]/infer
@@ -19,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 SERVER_METADATA = "server_metadata"
 LIVE = "live"
 READY = "ready"
+MODELS = "models"
 MODEL_METADATA = "model_metadata"
 MODEL_READY = "model_ready"
 MODEL_CONFIG = "model_config"
@@ -32,6 +34,7 @@ VERBS = {
     SERVER_METADATA: "GET",
     LIVE: "GET",
     READY: "GET",
+    MODELS: "GET",
     MODEL_METADATA: "GET",
     MODEL_READY: "GET",
     MODEL_CONFIG: "GET",
@@ -52,6 +55,7 @@ _FIXED = {
     (): SERVER_METADATA,
     ("health", "live"): LIVE,
     ("health", "ready"): READY,
+    ("models",): MODELS,
     ("repository", "index"): INDEX,
 }
 

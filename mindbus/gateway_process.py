@@ -115,6 +115,7 @@ class Gateway:
                 settings = replace(settings, drain_patience_ms=patience_ms)
             self._bus = RemoteBus(self.producers_addresses[0], settings)
         self._oip = make_oip_server(self._bus, document)
+        self._health = HealthService(self._oip)
 
     async def open_grpc(
         self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
@@ -126,7 +127,7 @@ class Gateway:
             address,
             max_msg_mb_size,
             tls,
-            rpcs=oip.rpcs() | HealthService(self._oip).rpcs() | ReflectionService().rpcs(),
+            rpcs=oip.rpcs() | self._health.rpcs() | ReflectionService().rpcs(),
             reuse_port=reuse_port,
             connection_age_ms=self._connection_age_ms if reuse_port else 0,
         )
@@ -164,6 +165,7 @@ class Gateway:
 
     async def leave(self, idle_ms: int, grpc_place: tuple[int, int]) -> None:
         """Leave the clients to other gateways, as long as that takes; then `drain`."""
+        self._health.leave()
         await asyncio.gather(
             *(
                 door.leave(*grpc_place)
@@ -175,6 +177,7 @@ class Gateway:
 
     async def drain(self, grace_ms: int) -> None:
         """Close the doors, let running requests finish within the grace. Idempotent."""
+        self._health.leave()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + grace_ms / 1_000
         doors, self._doors = self._doors, []

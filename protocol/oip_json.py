@@ -224,7 +224,11 @@ def _numbers(name: str, datatype: str, elements: list[Any]) -> npt.NDArray[Any]:
     if given == "b" and datatype == "BOOL":
         return array
     if given in "iuf" and dtype.kind == "f":
-        return array.astype(dtype)
+        try:
+            with np.errstate(over="raise"):
+                return array.astype(dtype)
+        except FloatingPointError:
+            raise _invalid(f"input {name!r}: data has numbers beyond {datatype}") from None
     if given in "iu" and dtype.kind in "iub":
         least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         low, high = int(array.min()), int(array.max())

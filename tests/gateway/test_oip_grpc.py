@@ -358,6 +358,20 @@ def test_a_watch_says_what_changes_and_nothing_else() -> None:
     on_door(scene)
 
 
+def test_a_watch_ends_when_its_gateway_goes() -> None:
+    async def play() -> None:
+        service = HealthService(server(WorkerBus()))
+        asked = messages.HealthCheckRequest(service="add").SerializeToString()
+        watch = service.watch(asked)
+        assert await anext(watch) == messages.HealthCheckResponse(status=1).SerializeToString()
+        service.leave()
+        with pytest.raises(RequestError) as raised:
+            await anext(watch)
+        assert raised.value.reason == "draining"
+
+    asyncio.run(play())
+
+
 # ---------------------------------------------------------------- streams
 
 

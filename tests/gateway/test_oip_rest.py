@@ -80,6 +80,7 @@ def error(answer: HttpAnswer) -> tuple[int, str]:
         (b"/v2?x=1", OipTarget("server_metadata")),
         (b"/v2/health/live", OipTarget("live")),
         (b"/v2/health/ready/", OipTarget("ready")),
+        (b"/v2/models", OipTarget("models")),
         (b"/v2/models/add", OipTarget("model_metadata", "add")),
         (b"/v2/models/a%2Fd.m/ready", OipTarget("model_ready", "a/d.m")),
         (b"/v2/models/add/versions/3", OipTarget("model_metadata", "add", "3")),
@@ -328,6 +329,8 @@ def test_metadata_and_configuration() -> None:
             ],
             "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
         }
+        names = json.loads((await asker.get(b"/v2/models")).body)["models"]
+        assert names == ["add.add", "add.shout", "other.one.plus"]
         config = json.loads((await asker.get(b"/v2/models/add/config")).body)
         assert config["max_batch_size"] == 8
         assert config["input"][0] == {"name": "x1", "data_type": "TYPE_FP32", "dims": [2]}

@@ -104,3 +104,15 @@ def test_failures_of_a_real_model_have_their_codes() -> None:
         assert many["outputs"][0]["shape"] == [100, 4]
         doubled = np.array(many["outputs"][0]["data"]).reshape(100, 4)[:, 0]
         assert doubled.tolist() == [2 * number for number in range(100)]
+
+
+def test_a_request_for_the_default_method_waits_for_the_next_worker() -> None:
+    with probe_server() as server:
+        square = {"datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}
+        request = {"inputs": [{"name": name, **square} for name in ("x1", "x2")]}
+        assert ask(server, "POST", "/models/probe/infer", request)[0] == 200
+        (slot,) = (s for s in server.status()["slots"] if s["slot"] == "probe/1/device0")
+        os.kill(slot["pid"], signal.SIGKILL)
+        wait_until(lambda: ask(server, "GET", "/models/probe/ready")[0] == 503)
+        code, said, _ = ask(server, "POST", "/models/probe/infer", request)
+        assert (code, said["outputs"][0]["data"]) == (200, [2, 4, 6, 8])

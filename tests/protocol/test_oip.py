@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,22 @@ def test_cut_bytes_never_do_worse_than_a_request_error() -> None:
         for read in (oip.scan_request, lambda b: oip.decode_request([b], BATCHED)):
             with suppress(RequestError):
                 read(body[:end])
+
+
+def test_changed_bytes_never_do_worse_than_a_request_error() -> None:
+    random = Random(7)
+    message = request(("x1", batch(ZEROS)), ("x2", batch(ONES)), id="1")
+    message.parameters["timeout"].int64_param = 5
+    message.inputs[0].parameters["content_type"].string_param = "str"
+    message.outputs.add(name="y")
+    body = message.SerializeToString()
+    for _ in range(3_000):
+        changed = bytearray(body)
+        for _ in range(random.randint(1, 4)):
+            changed[random.randrange(len(changed))] = random.randrange(256)
+        for read in (oip.scan_request, lambda b: oip.decode_request([b], BATCHED)):
+            with suppress(RequestError):
+                read(bytes(changed))
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 62])

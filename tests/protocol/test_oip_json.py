@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -131,6 +134,7 @@ def test_a_document_that_is_no_request_is_malformed(document: Any, text: str) ->
         (image("INT8", [1, 1], data=[True]), "input 'image': data has elements that are no INT8"),
         (image("FP32", [1, 1], data=["1"]), "input 'image': data has elements that are no FP32"),
         (image("FP32", [1, 1], data=[None]), "input 'image': data has elements that are no FP32"),
+        (image("FP32", [1, 1], data=[1e300]), "input 'image': data has numbers beyond FP32"),
         (image("FP32", [2, 2], data=[[1, 2], [3]]),
          "input 'image': data has rows of different lengths"),
         (image("FP32", [1, 2], data=[1]), "input 'image' has 1 elements, shape [1, 2] has 2"),
@@ -163,6 +167,33 @@ def test_frames_that_are_no_request_are_malformed() -> None:
         with pytest.raises(RequestError) as raised:
             oip_json.decode_request(frames, PYTHON)
         assert raised.value.reason == "malformed"
+
+
+def test_changed_documents_never_do_worse_than_a_request_error() -> None:
+    random = Random(7)
+    strange = [None, True, -1, 1e300, 2**70, "", "x", [], [[]], {}, {"a": []}, [1, "a"], [[1], 2]]
+
+    def change(value: Any) -> Any:
+        if random.random() < 0.1:
+            return random.choice(strange)
+        if isinstance(value, dict):
+            return {key: change(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [change(item) for item in value]
+        return value
+
+    document = {
+        "id": "1",
+        "parameters": {"timeout": 5, "binary_data_output": True, "content_type": "str"},
+        "inputs": [X1, {**X2, "parameters": {"content_type": "str"}}],
+        "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
+    }
+    for _ in range(2_000):
+        text = json.dumps(change(document)).encode()
+        with suppress(RequestError):
+            oip_json.scan_parameters(text, None)
+        with suppress(RequestError):
+            json_decode(text)
 
 
 def test_the_timeout_is_found_without_a_look_at_anything_else() -> None:
