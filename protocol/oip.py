@@ -11,6 +11,7 @@ for the gateway to put into gRPC's words. Rules of tensors: `oip_tensor`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,18 +22,20 @@ from protocol.errors import RequestError
 from protocol.native import Buffer
 from protocol.oip_messages import InferParameter, ModelInferRequest, ModelInferResponse
 from protocol.oip_parameters import Echo, Parameters, RequestParameters, echo_of
+from protocol.oip_results import encode_raw, to_outputs
 from protocol.oip_tensor import (
     BYTES,
     DTYPE_OF_DATATYPE,
-    InputTensor,
+    InputHeader,
+    InputPlan,
     as_shape,
     check_count,
     check_header,
     decode_raw,
-    encode_raw,
+    plan_inputs,
     to_instances,
-    to_outputs,
 )
+from protocol.tensor import VIEW_BYTES_MIN
 from protocol.values import EchoedInstances, MethodSignature, RequestSpec, Result
 
 # Tags of ModelInferRequest: field number * 8 + wire type 2.
@@ -42,6 +45,10 @@ _MODEL_NAME, _MODEL_VERSION, _ID, _PARAMETERS, _INPUTS, _RAW = 0x0A, 0x12, 0x1A,
 _SHAPE_PACKED, _SHAPE_PLAIN = 0x1A, 0x18
 
 _RAW_OUTPUT = b"\x32"
+_ID_FIELD = b"\x1a"
+
+#: What is kept for the next request that is the same is at most so long.
+KEPT_BYTES_MAX = 2048
 
 # Tag inside of a ModelStreamInferResponse.
 _INFER_RESPONSE = b"\x12"
@@ -118,12 +125,17 @@ def _fields(body: Buffer) -> list[tuple[int, int, int, int]]:
     at, end = 0, len(body)
     try:
         while at < end:
-            begin = at
-            tag, at = _read_varint(body, at)
-            kind = tag & 7
+            begin, tag = at, body[at]
+            at += 1
+            if tag >= 0x80:
+                tag, at = _read_varint(body, begin)
             start = at
+            kind = tag & 7
             if kind == 2:
-                size, start = _read_varint(body, at)
+                size = body[at]
+                start += 1
+                if size >= 0x80:
+                    size, start = _read_varint(body, at)
                 at = start + size
             elif kind == 0:
                 at = _read_varint(body, at)[1]
@@ -167,34 +179,88 @@ def _malformed(rule: str) -> RequestError:
 # ---------------------------------------------------------------- requests
 
 
+class _Plan(NamedTuple):
+    """All of a request but its id and its raw contents."""
+
+    echo: Echo
+    inputs: InputPlan
+
+
 def decode_request(frames: Sequence[Buffer], method: MethodSignature) -> EchoedInstances:
     """The instances of a request. Arrays are writable and own their memory.
 
     Raises: RequestError (malformed, invalid_inputs, unsupported).
     """
-    body = memoryview(frames[0]) if frames else memoryview(b"")
-    rest, raws = _cut_out_raws(body)
-    request = _parse(rest)
-    parameters = RequestParameters.read(_plain(request.parameters))
-    outputs = [(each.name, _plain(each.parameters)) for each in request.outputs]
-    echo = echo_of(method, request.model_name, request.id, parameters, outputs)
-    inputs = _decode_inputs(request.inputs, raws, parameters)
-    instances, is_stacked = to_instances(method, inputs)
-    return EchoedInstances(instances, echo._replace(is_stacked=is_stacked))
+    body: Buffer = frames[0] if frames else b""
+    if len(body) >= VIEW_BYTES_MIN:
+        body = memoryview(body)
+    rest, request_id, raws = _cut(body)
+    contents: Sequence[Any]
+    if raws:
+        plan = (_kept_plan if len(rest) <= KEPT_BYTES_MAX else _plan)(rest, method, True)
+        headers = plan.inputs.headers
+        if len(raws) != len(headers):
+            raise RequestError(
+                "invalid_inputs",
+                f"{len(raws)} raw_input_contents are there for {len(headers)} inputs",
+            )
+        contents = [
+            decode_raw(header.name, header.datatype, header.shape, raw)
+            for header, raw in zip(headers, raws, strict=True)
+        ]
+    else:
+        plan = _plan(rest, method, False)
+        contents = [_decode_typed(tensor) for tensor in _parse(rest).inputs]
+    echo = plan.echo
+    if request_id:
+        try:
+            echo = echo._replace(id=request_id.decode())
+        except UnicodeDecodeError:
+            raise _malformed("the id is not UTF-8") from None
+    return EchoedInstances(to_instances(plan.inputs, contents), echo)
 
 
-def _cut_out_raws(body: memoryview) -> tuple[bytes, list[memoryview]]:
-    """The message without its raw contents, and those as views."""
+def _cut(body: Buffer) -> tuple[bytes, bytes, list[Buffer]]:
+    """The message without its id and its raw contents; the id; and the raw contents."""
     kept: list[Buffer] = []
-    raws = []
+    raws: list[Buffer] = []
+    request_id = b""
     kept_from = 0
     for tag, begin, start, end in _fields(body):
         if tag == _RAW:
-            kept.append(body[kept_from:begin])
             raws.append(body[start:end])
-            kept_from = end
+        elif tag == _ID:
+            request_id = bytes(body[start:end])
+        else:
+            continue
+        kept.append(body[kept_from:begin])
+        kept_from = end
     kept.append(body[kept_from:])
-    return b"".join(kept), raws
+    return b"".join(kept), request_id, raws
+
+
+def _plan(rest: bytes, method: MethodSignature, has_raws: bool) -> _Plan:
+    """What a message says of its inputs and of its reply. Raises RequestError."""
+    request = _parse(rest)
+    parameters = RequestParameters.read(_plain(request.parameters))
+    outputs = [(each.name, _plain(each.parameters)) for each in request.outputs]
+    echo = echo_of(method, request.model_name, "", parameters, outputs)
+    headers = []
+    for tensor in request.inputs:
+        name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
+        check_header(name, datatype, shape)
+        if has_raws and tensor.contents.ByteSize():
+            raise RequestError(
+                "invalid_inputs", f"input {name!r} has contents beside raw_input_contents"
+            )
+        content_type = parameters.content_type_of(name, _plain(tensor.parameters))
+        headers.append(InputHeader(name, datatype, shape, content_type))
+    inputs = plan_inputs(method, headers)
+    return _Plan(echo._replace(is_stacked=inputs.is_stacked), inputs)
+
+
+#: Clients send the same names and shapes again and again.
+_kept_plan = lru_cache(maxsize=256)(_plan)
 
 
 def _parse(body: bytes) -> Any:
@@ -214,39 +280,15 @@ def _plain(parameters: Any) -> Parameters:
     return plain
 
 
-def _decode_inputs(
-    tensors: Sequence[Any], raws: Sequence[memoryview], parameters: RequestParameters
-) -> list[InputTensor]:
-    if raws and len(raws) != len(tensors):
-        raise RequestError(
-            "invalid_inputs",
-            f"{len(raws)} raw_input_contents are there for {len(tensors)} inputs",
-        )
-    inputs = []
-    for number, tensor in enumerate(tensors):
-        name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
-        check_header(name, datatype, shape)
-        content_type = parameters.content_type_of(name, _plain(tensor.parameters))
-        content: Any
-        if not raws:
-            content = _decode_typed(name, datatype, shape, tensor.contents)
-        elif tensor.contents.ByteSize():
-            raise RequestError(
-                "invalid_inputs", f"input {name!r} has contents beside raw_input_contents"
-            )
-        else:
-            content = decode_raw(name, datatype, shape, raws[number])
-        inputs.append(InputTensor(name, datatype, shape, content, content_type))
-    return inputs
-
-
-def _decode_typed(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> Any:
+def _decode_typed(tensor: Any) -> Any:
+    """The content of an input that is in one of the typed fields. Raises RequestError."""
+    name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
     field = _CONTENTS.get(datatype)
     if field is None:
         raise RequestError(
             "invalid_inputs", f"input {name!r}: {datatype} has raw contents only, typed ones came"
         )
-    elements = getattr(contents, field)
+    elements = getattr(tensor.contents, field)
     if datatype == BYTES:
         check_count(name, shape, len(elements))
         return list(elements)
@@ -271,18 +313,41 @@ def encode_reply(
     echo = spec.echo
     assert isinstance(echo, Echo), spec
     outputs = to_outputs(method, results, echo.is_stacked, echo.outputs)
-    response = ModelInferResponse(
-        model_name=echo.model, model_version=str(method.version or spec.version), id=echo.id
-    )
-    for name, value in echo.reply_parameters.items():
-        response.parameters[name].CopyFrom(_parameter(value))
-    for output in outputs:
-        response.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
-    parts: list[Buffer] = [response.SerializeToString()]
+    head = _kept_head if len(echo.model) <= KEPT_BYTES_MAX else _response_head
+    parts: list[Buffer] = [
+        head(
+            echo.model,
+            str(method.version or spec.version),
+            tuple(echo.reply_parameters.items()),
+            tuple((output.name, output.datatype, output.shape) for output in outputs),
+        )
+    ]
+    if echo.id:
+        request_id = echo.id.encode()
+        parts += (_ID_FIELD + _varint(len(request_id)), request_id)
     for output in outputs:
         content = encode_raw(output)
         parts += (_RAW_OUTPUT + _varint(memoryview(content).nbytes), content)
     return [b"".join(parts)]
+
+
+def _response_head(
+    model: str,
+    version: str,
+    parameters: tuple[tuple[str, bool | int | float | str], ...],
+    outputs: tuple[tuple[str, str, tuple[int, ...]], ...],
+) -> bytes:
+    """A response up to its id and its raw contents."""
+    response = ModelInferResponse(model_name=model, model_version=version)
+    for name, value in parameters:
+        response.parameters[name].CopyFrom(_parameter(value))
+    for name, datatype, shape in outputs:
+        response.outputs.add(name=name, datatype=datatype, shape=shape)
+    head: bytes = response.SerializeToString()
+    return head
+
+
+_kept_head = lru_cache(maxsize=256)(_response_head)
 
 
 def _parameter(value: bool | int | float | str) -> Any:

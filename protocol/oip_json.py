@@ -24,18 +24,18 @@ from protocol import limits, native
 from protocol.errors import RemoteProtocolError, RequestError
 from protocol.native import Buffer
 from protocol.oip_parameters import Echo, Parameters, RequestParameters, echo_of
+from protocol.oip_results import OutputTensor, encode_raw, to_outputs
 from protocol.oip_tensor import (
     BYTES,
     DTYPE_OF_DATATYPE,
-    InputTensor,
-    OutputTensor,
+    Content,
+    InputHeader,
     as_shape,
     check_count,
     check_header,
     decode_raw,
-    encode_raw,
+    plan_inputs,
     to_instances,
-    to_outputs,
 )
 from protocol.values import EchoedInstances, MethodSignature, RequestSpec, Result
 
@@ -101,14 +101,16 @@ def decode_request(frames: Sequence[Buffer], method: MethodSignature) -> EchoedI
     if not isinstance(request_id, str):
         raise _malformed(f"id {request_id!r:.40} is not a text")
     echo = echo_of(method, model, request_id, parameters, outputs)
-    inputs = []
+    headers, contents = [], []
     for item in _list(document, "inputs", is_needed=bool(method.inputs)):
-        tensor, tail = _decode_input(item, tail, parameters)
-        inputs.append(tensor)
+        header, content, tail = _decode_input(item, tail, parameters)
+        headers.append(header)
+        contents.append(content)
     if tail.nbytes:
         raise _malformed(f"{tail.nbytes} B behind the JSON belong to no input")
-    instances, is_stacked = to_instances(method, inputs)
-    return EchoedInstances(instances, echo._replace(is_stacked=is_stacked))
+    plan = plan_inputs(method, headers)
+    echo = echo._replace(is_stacked=plan.is_stacked)
+    return EchoedInstances(to_instances(plan, contents), echo)
 
 
 def _split(frames: Sequence[Buffer]) -> tuple[str, memoryview, memoryview]:
@@ -159,7 +161,8 @@ def _parameters(where: str, item: Mapping[str, Any]) -> Parameters:
 
 def _decode_input(
     item: Mapping[str, Any], tail: memoryview, request: RequestParameters
-) -> tuple[InputTensor, memoryview]:
+) -> tuple[InputHeader, Content, memoryview]:
+    """An input, and what is left behind the JSON for the next ones. Raises RequestError."""
     name = _name("input", item)
     datatype, shape = item.get("datatype"), item.get("shape")
     if not isinstance(datatype, str):
@@ -171,10 +174,9 @@ def _decode_input(
     parameters = _parameters(f"input {name!r}", item)
     content_type = request.content_type_of(name, parameters)
     size = parameters.get("binary_data_size")
-    content: Any
+    header = InputHeader(name, datatype, dims, content_type)
     if size is None:
-        content = _decode_elements(name, datatype, dims, item.get("data"))
-        return InputTensor(name, datatype, dims, content, content_type), tail
+        return header, _decode_elements(name, datatype, dims, item.get("data")), tail
     if "data" in item:
         raise _invalid(f"input {name!r} has data beside binary_data_size")
     if type(size) is not int or not 0 <= size <= tail.nbytes:
@@ -182,8 +184,7 @@ def _decode_input(
             f"input {name!r}: binary_data_size {size!r:.40} is more than the {tail.nbytes} B that "
             "are left behind the JSON"
         )
-    content = decode_raw(name, datatype, dims, tail[:size])
-    return InputTensor(name, datatype, dims, content, content_type), tail[size:]
+    return header, decode_raw(name, datatype, dims, tail[:size]), tail[size:]
 
 
 def _decode_elements(name: str, datatype: str, dims: tuple[int, ...], elements: object) -> Any:

@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 from protocol import limits
 from protocol.errors import RequestError
-from protocol.oip_tensor import CONTENT_BASE64, CONTENT_BYTES, CONTENT_TYPES, check_outputs
+from protocol.oip_results import check_outputs
+from protocol.oip_tensor import CONTENT_BASE64, CONTENT_BYTES, CONTENT_TYPES
 from protocol.values import MethodSignature
 
 Parameters = Mapping[str, bool | int | float | str]

@@ -249,8 +249,8 @@ def typed(datatype: str, shape: list[int], field: str, elements: list[Any]) -> A
          "input 'image': shape [-1, 1] has a negative dimension"),
         (typed("FP32", [1] * 33, "fp32_contents", [1]),
          "input 'image' has 33 dimensions, tensor_dimensions_max is 32"),
-        (typed("FP32", [0, 2**62, 2**62], "fp32_contents", []),
-         f"input 'image': shape [0, {2**62}, {2**62}] is out of range"),
+        (typed("FP32", [1, 0, 2**62, 2**62], "fp32_contents", []),
+         f"input 'image': shape [1, 0, {2**62}, {2**62}] is out of range"),
     ],
 )  # fmt: skip
 def test_contents_that_do_not_fit_are_named(message: Any, text: str) -> None:
