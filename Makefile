@@ -5,7 +5,7 @@ SHELL       := /bin/sh
 .SHELLFLAGS := -eu -c
 MAKEFLAGS   += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo stop restart status test test-fast sim soak faults check format lint types lock clean
+.PHONY: help setup clients serve demo stop restart status test test-fast sim soak faults check format lint types lock clean
 
 # The interpreter that makes the environment: 3.11 or 3.12, which is what MindSpore has wheels for.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
@@ -14,6 +14,12 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS  ?=
+
+# Clients of other houses, which the tests run; in an environment of their own.
+CLIENTS       := build/clients
+CLIENTS_STAMP := $(CLIENTS)/.installed
+# The last release whose wheel has the program perf_analyzer.
+PERF_ANALYZER := tritonclient==2.41.1
 MINUTES ?= 5
 
 help: ## list the targets
@@ -41,7 +47,9 @@ restart: setup ## replace every worker, one at a time, while everything keeps an
 status: setup ## show the running server's processes, doors and queues
 	@exec $(BIN)/mindbus status $(ARGS)
 
-test: setup ## run all tests
+clients: setup $(CLIENTS_STAMP) ## make the environment of tests/clients: tritonclient, kserve, perf_analyzer
+
+test: setup clients ## run all tests
 	@$(CHECK_TOOLS)
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
@@ -74,6 +82,10 @@ types: setup ## check the types of the pure rooms
 
 lock: setup ## renew requirements.lock from pyproject.toml; ARGS=--upgrade for new versions
 	@$(BIN)/pip-compile $(ARGS) pyproject.toml
+	@$(BIN)/pip-compile --no-config --quiet --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--strip-extras --allow-unsafe $(ARGS) \
+		--output-file tests/clients/requirements.lock tests/clients/requirements.in
 
 clean: ## remove the environment, the demo models and all caches
 	@rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache *.egg-info rank_* kernel_meta
@@ -91,6 +103,19 @@ $(STAMP): requirements.lock pyproject.toml
 		--no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(CLIENTS_STAMP): tests/clients/requirements.lock
+	@echo "installing the clients of tests/clients/requirements.lock into $(CLIENTS) (once) …"
+	@$(BIN)/python -m venv --clear $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r tests/clients/requirements.lock
+	@$(CLIENTS)/bin/python -m pip download --quiet --disable-pip-version-check \
+		--no-deps --dest $(CLIENTS)/wheels $(PERF_ANALYZER) && \
+	$(CLIENTS)/bin/python -m zipfile -e $(CLIENTS)/wheels/*.whl $(CLIENTS)/wheels/files && \
+	install -m 755 $(CLIENTS)/wheels/files/*.data/data/bin/perf_analyzer $(CLIENTS)/bin/ || \
+		echo "make clients: no perf_analyzer for this machine, its tests are skipped" >&2
+	@$(CHECK_BASE64)
+	@touch $@
+
 # What the tests use as clients and for certificates; on Debian and its kin root gets them installed.
 define CHECK_TOOLS
 for tool in curl openssl; do \
@@ -100,6 +125,15 @@ for tool in curl openssl; do \
 	apt-get update -qq && apt-get install -y -qq "$$tool" >/dev/null || { \
 		echo "make test: apt-get install $$tool failed" >&2; exit 1; }; \
 done
+endef
+
+# perf_analyzer is linked with Debian's libb64; without it, it goes.
+define CHECK_BASE64
+ldconfig -p | grep -q 'libb64\.so\.0d' || { \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq libb64-0d >/dev/null; } || { \
+	rm -f $(CLIENTS)/bin/perf_analyzer; \
+	echo "make clients: no libb64-0d, the tests of perf_analyzer are skipped" >&2; }
 endef
 
 # One line that says what is wrong, and on Debian and its kin, run by root, the cure itself:

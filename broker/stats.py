@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.readiness import why_not_ready
 from broker.service import WORKER_STATES, Service
-from protocol import control
+from protocol import control, method_tensors
 from protocol import head as heads
 
 if TYPE_CHECKING:
@@ -114,4 +114,9 @@ def _of_ready(ready: control.Ready | None) -> dict[str, Any]:
     if ready is None:
         return {}
     methods = [[method.name, method.inputs, method.outputs] for method in ready.methods]
-    return {"device": ready.device._asdict(), "pid": ready.pid, "methods": methods}
+    return {
+        "device": ready.device._asdict(),
+        "pid": ready.pid,
+        "methods": methods,
+        "tensors": method_tensors.as_document(ready.methods),
+    }

@@ -1,29 +1,44 @@
-"""The gRPC door: MindSpore Serving's `MSService/Predict` over grpcio's asyncio server.
+"""The gRPC door: MindSpore Serving's `MSService/Predict` and other RPCs, over grpcio on asyncio.
 
-No serializers: the handler gets and gives the bytes of the messages. The status is OK for all that
-the application decides; the library itself answers RESOURCE_EXHAUSTED (message sizes),
-UNIMPLEMENTED (other RPCs), DEADLINE_EXCEEDED and CANCELLED.
+No serializers: handlers get and give the bytes of the messages. The status of `Predict` is OK for
+all that the application decides, other RPCs (`gateway.rpcs`) have gRPC's own codes; the library
+itself answers RESOURCE_EXHAUSTED (message sizes), UNIMPLEMENTED (names that are no RPC),
+DEADLINE_EXCEEDED and CANCELLED.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
+from functools import partial
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
 
 from gateway.addresses import AddressError, TcpAddress, UnixAddress, parse_grpc_address
 from gateway.doors import DoorError
+from gateway.requests import RETRY_AFTER_MS
 from gateway.reuse_port import leave, listeners_at, steer_away
+from gateway.rpcs import NO_RPCS, BothStreams, Rpcs, ServerStream, Unary
 from gateway.tls import TlsSettings, grpc_credentials
 from protocol import limits
 from protocol.errors import RequestError
+from protocol.status import REASONS
 
 PREDICT = "/mindspore.serving.proto.MSService/Predict"
 
-#: Statuses of refused calls; others are INVALID_ARGUMENT.
+#: When a client of gRPC that retries by itself may do so, in ms (of a reason that may be retried).
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+
+#: grpcio's codes by their number.
+GRPC_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+#: grpcio's view of a call; its type parameters tell nothing here.
+Context = grpc.aio.ServicerContext[Any, Any]
+
+#: Statuses of refused calls of `Predict`; others are INVALID_ARGUMENT.
 _CODES = {"unread_bytes_full": grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 #: How long who connects to others already may still be in our queue.
@@ -69,6 +84,7 @@ class GrpcDoor:
         max_msg_mb_size: int = limits.MESSAGE_MB_DEFAULT,
         tls: TlsSettings | None = None,
         *,
+        rpcs: Rpcs = NO_RPCS,
         reuse_port: bool = False,
         connection_age_ms: int = 0,
         unread_bytes_max: int = limits.UNREAD_BYTES_MAX,
@@ -76,6 +92,7 @@ class GrpcDoor:
         """Listen at `ip:port`, `host:port` or `unix:path`; port 0 stands for any free one.
 
         max_msg_mb_size: MiB (1 to 512) that a message may have, received or sent.
+        rpcs: what it speaks besides `Predict`.
         reuse_port: share the port with other gateways of this server (SO_REUSEPORT).
         connection_age_ms: after which a client is told to connect again (GOAWAY); 0 = never.
         unread_bytes_max: of the replies that one connection has not taken yet.
@@ -100,7 +117,7 @@ class GrpcDoor:
                 ("grpc.server.max_pending_requests_hard_limit", limits.CONNECTION_CALLS_MAX),
             ]
         )
-        service = _Service(handler, unread_bytes_max)
+        service = _Service(handler, rpcs, unread_bytes_max)
         server.add_generic_rpc_handlers((service,))
         try:
             if credentials is None:
@@ -145,25 +162,65 @@ class GrpcDoor:
 
 
 class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """The one RPC of the door; every other name is answered UNIMPLEMENTED by grpcio."""
+    """The RPCs of the door; every other name is answered UNIMPLEMENTED by grpcio."""
 
-    def __init__(self, handler: PredictHandler, unread_bytes_max: int) -> None:
+    def __init__(self, handler: PredictHandler, rpcs: Rpcs, unread_bytes_max: int) -> None:
         self._handler = handler
         self._unread_bytes_max = unread_bytes_max
         #: by the peer's address; all clients of a unix socket have one
         self.unread_bytes: dict[str, int] = {}
-        self._predict_method = grpc.unary_unary_rpc_method_handler(self._predict)
+        self._methods = {
+            PREDICT: grpc.unary_unary_rpc_method_handler(self._predict),
+            **{
+                name: grpc.unary_unary_rpc_method_handler(partial(self._answer, answer))
+                for name, answer in rpcs.unary.items()
+            },
+            **{
+                name: grpc.unary_stream_rpc_method_handler(partial(self._stream_out, answer))
+                for name, answer in rpcs.server_streams.items()
+            },
+            **{
+                name: grpc.stream_stream_rpc_method_handler(partial(self._stream, answer))
+                for name, answer in rpcs.both_streams.items()
+            },
+        }
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of an RPC by its full name; None if there is none."""
-        return self._predict_method if call.method == PREDICT else None
+        return self._methods.get(call.method)
 
-    async def _predict(self, body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        remaining_s = context.time_remaining()
-        # A deadline that is nearly over still is one: 0 would mean that there is none.
-        budget_ms = None if remaining_s is None else max(1, int(remaining_s * 1000))
+    async def _answer(self, answer: Unary, body: bytes, context: Context) -> bytes:
         try:
-            reply = await self._handler.predict(body, budget_ms)
+            reply = await answer(body, _budget_ms(context))
+            self._note_reply(context, len(reply))
+        except RequestError as error:
+            await _abort(context, error)
+        return reply
+
+    async def _stream_out(
+        self, answer: ServerStream, body: bytes, context: Context
+    ) -> AsyncIterator[bytes]:
+        try:
+            async with aclosing(answer(body)) as replies:  # type: ignore[type-var]
+                async for reply in replies:
+                    yield reply
+        except RequestError as error:
+            await _abort(context, error)
+
+    async def _stream(
+        self, answer: BothStreams, requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[bytes]:
+        # What a client does not take is not written: grpcio waits with each message of a stream.
+        try:
+            async with aclosing(answer(requests, _budget_ms(context))) as replies:  # type: ignore[type-var]
+                async for reply in replies:
+                    yield reply
+        except RequestError as error:
+            await _abort(context, error)
+
+    async def _predict(self, body: bytes, context: Context) -> bytes:
+        try:
+            reply = await self._handler.predict(body, _budget_ms(context))
             self._note_reply(context, len(reply))
         except RequestError as error:
             code = _CODES.get(error.reason, grpc.StatusCode.INVALID_ARGUMENT)
@@ -171,7 +228,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise AssertionError("abort returned") from None
         return reply
 
-    def _note_reply(self, context: grpc.aio.ServicerContext[Any, Any], size: int) -> None:
+    def _note_reply(self, context: Context, size: int) -> None:
         """Count a reply until it has left: grpcio holds what a connection does not take.
 
         Raises: RequestError (unread_bytes_full).
@@ -193,6 +250,22 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
             self.unread_bytes[peer] = unread
         else:
             self.unread_bytes.pop(peer, None)
+
+
+def _budget_ms(context: Context) -> int | None:
+    remaining_s = context.time_remaining()
+    # A deadline that is nearly over still is one: 0 would mean that there is none.
+    return None if remaining_s is None else max(1, int(remaining_s * 1000))
+
+
+async def _abort(context: Context, error: RequestError) -> NoReturn:
+    """End a call with the code of its reason (`protocol.status`)."""
+    reason = REASONS[error.reason]
+    metadata = [(REASON_KEY, error.reason)]
+    if reason.retry:
+        metadata.append((PUSHBACK_KEY, str(RETRY_AFTER_MS)))
+    await context.abort(GRPC_CODES[reason.grpc], error.message, tuple(metadata))
+    raise AssertionError("abort returned")
 
 
 def _bound(where: TcpAddress | UnixAddress, port: int) -> str:

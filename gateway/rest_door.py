@@ -1,18 +1,15 @@
 """The RESTful door: HTTP/1.1 by uvicorn and httptools, inside of the loop that runs anyway.
 
-The door reads a request's whole body, keeps it only up to the limit, and hands verb, target and
-body to a handler; the handler's answer goes out as `application/json`, with status 200 whatever the
-application says, unless the client set a deadline. Malformed HTTP is answered by the connection
-itself.
+The door reads a request's whole body, keeps it only up to the limit, and hands the request to a
+handler, whose answer goes out as it is. Malformed HTTP is answered by the connection itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import uvicorn
 
@@ -20,36 +17,14 @@ from gateway.accepting import Acceptor
 from gateway.addresses import AddressError, TcpAddress, parse_rest_address
 from gateway.doors import DoorError
 from gateway.http_connection import HttpConnection, Patience
+from gateway.http_messages import HttpHandler, HttpRequest
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
-from protocol.restful_timeout import HEADER as TIMEOUT_HEADER
 
 #: Connections that wait to be accepted.
 BACKLOG = 2048
 
 DEFAULT_PATIENCE = Patience()
-
-JSON = (b"content-type", b"application/json")
-
-
-class HttpHandler(Protocol):
-    """What the door asks of a handler; `RestfulHandler` is one."""
-
-    #: the largest body that the handler wants to see
-    body_bytes_max: int
-
-    def handle(
-        self,
-        verb: str,
-        target: bytes,
-        body: bytes | None,
-        timeout: bytes | None = None,
-        reading_ms: int = 0,
-    ) -> Awaitable[tuple[int, bytes]]:
-        """Answer one request with an HTTP status and a body.
-
-        body: None if it was too large. timeout: the header of that name, `reading_ms` ago.
-        """
 
 
 class RestDoor:
@@ -162,13 +137,12 @@ class _Application:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         connection: HttpConnection = scope["mindbus"]
         connection.handler_task = asyncio.current_task()
-        timeout = _timeout_of(scope["headers"])
         begin_s = connection.loop.time()
         try:
             body = await self._read_body(receive)
             reading_ms = int((connection.loop.time() - begin_s) * 1_000)
             answer = await self._handler.handle(
-                scope["method"], scope["raw_path"], body, timeout, reading_ms
+                HttpRequest(scope["method"], scope["raw_path"], scope["headers"], body, reading_ms)
             )
         except (asyncio.CancelledError, _GoneError):
             if connection.is_abandoned:
@@ -176,10 +150,13 @@ class _Application:
             raise
         finally:
             connection.handler_task = None
-        status, content = answer
-        size = (b"content-length", str(len(content)).encode())
-        await send({"type": "http.response.start", "status": status, "headers": [JSON, size]})
-        await send({"type": "http.response.body", "body": content})
+        headers = [
+            (b"content-type", answer.content_type),
+            (b"content-length", str(len(answer.body)).encode()),
+            *answer.headers,
+        ]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
     async def _read_body(self, receive: Any) -> bytes | None:
         message = await receive()
@@ -203,12 +180,6 @@ class _Application:
                 return b"".join(chunks) if size <= self._handler.body_bytes_max else None
             message = await receive()
         raise _GoneError
-
-
-def _timeout_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
-    """The header that says how long the client waits; if it comes again, both are one value."""
-    values = [value for name, value in headers if name == TIMEOUT_HEADER]
-    return b", ".join(values) if values else None
 
 
 class _GoneError(Exception):

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 
 from gateway.bus import Bus
+from gateway.http_messages import HttpAnswer, HttpRequest
 from gateway.requests import failure_of_bus, joined, pack_request, text_for_client
 from protocol import head as heads
-from protocol import limits, restful, serving_texts, status
+from protocol import limits, restful, restful_timeout, serving_texts, status
 from protocol.errors import RequestError
 from protocol.values import RequestSpec
 
@@ -45,7 +46,15 @@ class RestfulHandler:
         self._bus = bus
         self.body_bytes_max = body_bytes_max
 
-    async def handle(
+    async def handle(self, request: HttpRequest) -> HttpAnswer:
+        """Answer one HTTP request."""
+        timeout = request.header(restful_timeout.HEADER)
+        status_and_body = await self.answer(
+            request.verb, request.target, request.body, timeout, request.reading_ms
+        )
+        return HttpAnswer(*status_and_body)
+
+    async def answer(
         self,
         verb: str,
         target: bytes,

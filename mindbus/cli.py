@@ -7,12 +7,12 @@ import json
 import os
 import signal
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mindbus.config import (
+    EXPLICIT,
     GRACE_MS_DEFAULT,
     GRACE_MS_MAX,
     ConfigError,
@@ -24,8 +24,8 @@ from mindbus.config import (
     read_run_directory,
 )
 from mindbus.config_values import ServableChoice
+from mindbus.own_version import version
 from mindbus.runtime_client import NotRunningError, RefusedError, RuntimeClient
-from workers.supervisor.child import CODE_ROOT
 
 if TYPE_CHECKING:
     from mindbus.servables import ServableLaunch
@@ -258,6 +258,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         gateways=config.gateways,
         requests_max=config.requests_max,
         ready_ms=config.ready_ms,
+        model_control=config.model_control == EXPLICIT,
         connection_age_ms=config.connection_age_ms,
         producers_addresses=config.producers_addresses,
         grace_ms=config.grace_ms,
@@ -364,13 +365,3 @@ def _stop(flags: argparse.Namespace) -> int:
 def _version(_flags: argparse.Namespace) -> int:
     print(f"mindbus {version()}")
     return EXIT_OK
-
-
-def version() -> str:
-    """The version of this package, also in a checkout that is not installed."""
-    project = CODE_ROOT / "pyproject.toml"
-    if project.is_file():
-        return str(tomllib.loads(project.read_text())["project"]["version"])
-    import importlib.metadata
-
-    return importlib.metadata.version("mindbus")

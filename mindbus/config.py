@@ -30,6 +30,8 @@ from workers.supervisor.run_directory import default_run_directory
 EMBEDDED = "embedded"
 STANDALONE = "standalone"
 MODES = (EMBEDDED, STANDALONE)
+EXPLICIT = "explicit"
+MODEL_CONTROLS = ("none", EXPLICIT)
 DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
 
 GRPC_PORT_DEFAULT = 5500
@@ -76,6 +78,7 @@ class ServeConfig:
     grace_ms: int = GRACE_MS_DEFAULT
     hang_ms: int = limits.BUDGET_MS_DEFAULT
     ready_ms: int = limits.READY_MS
+    model_control: str = "none"
     device_limit_ms: int = DEVICE_LIMIT_MS_DEFAULT
     connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     worker_log_directory: Path | None = None
@@ -230,6 +233,13 @@ SETTINGS = (
         whole_number(1, GRACE_MS_MAX),
         "a servable whose workers hold requests and answer none for so long is not ready "
         f"(default: {limits.READY_MS})",
+    ),
+    Setting(
+        "model_control",
+        "|".join(MODEL_CONTROLS),
+        one_of(MODEL_CONTROLS),
+        "explicit: clients of the Open Inference Protocol may have other versions loaded "
+        "(default: none)",
     ),
     Setting(
         "device_limit_ms",

@@ -4,9 +4,11 @@
 
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
      "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
-     "drain_patience_ms": n, "parent_pid": pid}
+     "drain_patience_ms": n, "control_path": path, "model_control": bool, "parent_pid": pid}
 
-(`services`: those whose workers run already, because this gateway takes the place of another one)
+(`control_path`: of the supervisor's control socket; without it, readiness is what the broker says.
+`model_control`: whether clients may have versions loaded. `services`: those whose workers run
+already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
 
     {"id": 1, "command": "open_grpc" | "open_rest", "address": "127.0.0.1:5500",
@@ -37,8 +39,9 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -46,14 +49,25 @@ import uvloop
 from broker.admission import Settings
 from broker.core import Core
 from broker.switch import Switch
+from gateway.bus import Bus
 from gateway.doors import DoorError
 from gateway.grpc_door import GrpcDoor
+from gateway.health import HealthService
+from gateway.model_directory import ModelDirectory
 from gateway.ms_service_handler import MsServiceHandler
+from gateway.oip_handler import OipHandler
+from gateway.oip_rest_handler import OipRestHandler
+from gateway.oip_server import OipServer
+from gateway.readiness import BrokerReadiness
+from gateway.reflection import ReflectionService
 from gateway.remote_bus import RemoteBus
 from gateway.rest_door import RestDoor
+from gateway.rest_router import RestRouter
 from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings
 from mindbus.embedded_bus import EmbeddedBus
+from mindbus.own_version import version
+from mindbus.supervisor_link import ServerReadiness, SupervisorControl, SupervisorLink
 from protocol import limits
 from protocol.client_session import ClientSettings
 from telemetry.log import configure, get_logger
@@ -100,17 +114,20 @@ class Gateway:
                 patience_ms = document["drain_patience_ms"]
                 settings = replace(settings, drain_patience_ms=patience_ms)
             self._bus = RemoteBus(self.producers_addresses[0], settings)
+        self._oip = make_oip_server(self._bus, document)
+        self._health = HealthService(self._oip)
 
     async def open_grpc(
         self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
     ) -> GrpcDoor:
         """Open the gRPC door; it knows the address that it got. Raises DoorError."""
-        handler = MsServiceHandler(self._bus)
+        oip = OipHandler(self._bus, self._oip)
         door = await GrpcDoor.open(
-            handler,
+            MsServiceHandler(self._bus),
             address,
             max_msg_mb_size,
             tls,
+            rpcs=oip.rpcs() | self._health.rpcs() | ReflectionService().rpcs(),
             reuse_port=reuse_port,
             connection_age_ms=self._connection_age_ms if reuse_port else 0,
         )
@@ -126,7 +143,11 @@ class Gateway:
         listener: socket.socket | None = None,
     ) -> RestDoor:
         """Open the REST door, perhaps with a listening socket that is there. Raises DoorError."""
-        handler = RestfulHandler(self._bus, max_msg_mb_size * limits.MIB)
+        body_bytes_max = max_msg_mb_size * limits.MIB
+        handler = RestRouter(
+            RestfulHandler(self._bus, body_bytes_max),
+            OipRestHandler(self._bus, self._oip, body_bytes_max),
+        )
         door = await RestDoor.open(handler, address, max_msg_mb_size, tls, listener=listener)
         self._doors.append(door)
         log.info("door opened", address=door.address)
@@ -144,6 +165,7 @@ class Gateway:
 
     async def leave(self, idle_ms: int, grpc_place: tuple[int, int]) -> None:
         """Leave the clients to other gateways, as long as that takes; then `drain`."""
+        self._health.leave()
         await asyncio.gather(
             *(
                 door.leave(*grpc_place)
@@ -155,6 +177,7 @@ class Gateway:
 
     async def drain(self, grace_ms: int) -> None:
         """Close the doors, let running requests finish within the grace. Idempotent."""
+        self._health.leave()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + grace_ms / 1_000
         doors, self._doors = self._doors, []
@@ -168,6 +191,16 @@ class Gateway:
         """Close everything at once."""
         await self.drain(0)
         await self._bus.close()
+
+
+def make_oip_server(bus: Bus, document: Mapping[str, Any]) -> OipServer:
+    """What the doors say of this server in the Open Inference Protocol."""
+    directory = ModelDirectory(bus)
+    if "control_path" not in document:
+        return OipServer(directory, BrokerReadiness(directory), version())
+    link = SupervisorLink(Path(document["control_path"]))
+    control = SupervisorControl(link) if document.get("model_control") else None
+    return OipServer(directory, ServerReadiness(link, directory), version(), control)
 
 
 class CommandChannel:

@@ -16,13 +16,14 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from mindbus.config import CONNECTION_AGE_MS_DEFAULT, EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
+from mindbus.infrastructure import infrastructure_specs
 from mindbus.mindspore_check import library_environment
 from mindbus.servables import ServableLaunch, check_servable, worker_document, worker_slot
 from protocol import limits
 from telemetry.log import get_logger
 from workers.backends.mindspore_discovery import ASCEND_ROOT
 from workers.prctl import keep_memory_private
-from workers.supervisor.child import CONTROL_FD, REPORT_FD, ChildSpec, python_command
+from workers.supervisor.child import REPORT_FD, ChildSpec, python_command
 from workers.supervisor.door_table import DOOR_NAMES, GRPC, REST, Door
 from workers.supervisor.hang_policy import HangLimits
 from workers.supervisor.restart_policy import RestartLimits
@@ -35,7 +36,7 @@ from workers.supervisor.run_directory import (
     ipc_address,
 )
 from workers.supervisor.start_error import StartError
-from workers.supervisor.stop_policy import BROKER, GATEWAY, WORKER, doors_grace_ms
+from workers.supervisor.stop_policy import WORKER
 from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.worker_log import log_file_name
 
@@ -44,9 +45,6 @@ __all__ = ["ServableLaunch", "Server", "ServerSettings", "StartError", "Tls"]
 T = TypeVar("T")
 
 log = get_logger("SERVING")
-
-#: How long a gateway waits for a broker that takes another's place, beyond the grace of that one.
-BROKER_START_MS = 5_000
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class ServerSettings:
     producers_addresses: beside the run directory's own. worker_log_directory: a file for each
     worker's standard output and error; a relative path begins where the process is when it starts
     its servables; None = workers write where this process writes. ascend_root: where CANN is looked
-    for.
+    for. model_control: whether clients of the doors may have other versions loaded.
     """
 
     run_directory: Path = field(default_factory=_own_run_directory)
@@ -87,6 +85,7 @@ class ServerSettings:
     gateways: int = 1
     requests_max: int = limits.REQUESTS_MAX_DEFAULT
     ready_ms: int = limits.READY_MS
+    model_control: bool = False
     connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
@@ -291,37 +290,13 @@ class Server:
         )
         supervisor.start()
         self._supervisor = supervisor
-        self._infrastructure = supervisor.add(self._infrastructure_specs(directory))
+        self._infrastructure = supervisor.add(
+            infrastructure_specs(self.settings, directory, self._requests_max)
+        )
         if self._signals:
             # It came while there was nothing to stop yet.
             self.request_stop()
         return supervisor
-
-    def _infrastructure_specs(self, directory: RunDirectory) -> list[ChildSpec]:
-        document: dict[str, Any] = {
-            "mode": "remote",
-            "producers_addresses": [
-                directory.producers_address,
-                *self.settings.producers_addresses,
-            ],
-            "workers_address": directory.workers_address,
-            "requests_max": self._requests_max,
-            "ready_ms": self.settings.ready_ms,
-        }
-        commands = self.settings.commands
-        if self.settings.mode == EMBEDDED:
-            document["mode"] = "embedded"
-            return [ChildSpec("gateway/0", GATEWAY, commands.gateway, document, CONTROL_FD)]
-        # It ends before the server's grace does, which workers and doors have a part of.
-        grace_ms = doors_grace_ms(self.settings.grace_ms)
-        broker = {**document, "grace_ms": grace_ms}
-        remote = {**document, "drain_patience_ms": grace_ms + BROKER_START_MS}
-        remote["connection_age_ms"] = self.settings.connection_age_ms
-        gateways = [
-            ChildSpec(f"gateway/{number}", GATEWAY, commands.gateway, remote, CONTROL_FD)
-            for number in range(self.settings.gateways)
-        ]
-        return [ChildSpec("broker/0", BROKER, commands.broker, broker, REPORT_FD), *gateways]
 
     @cached_property
     def _libraries(self) -> dict[str, str]:

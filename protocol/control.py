@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from protocol import head, limits
+from protocol import head, limits, method_tensors
 from protocol.errors import RemoteProtocolError
 from protocol.native import Buffer, pack_meta, unpack_meta
 from protocol.values import MethodSignature
@@ -36,6 +36,7 @@ class Ready(NamedTuple):
 
     worker_id: name of its slot, stable over restarts. generation: incarnation of the slot, grows.
     service: `servable/version`. credit: requests that it will hold at once, 1..CREDIT_MAX.
+    methods: in the order of their declaration; what is known of their tensors is with them.
     is_extra: it has no models and takes only requests of the methods that it offers.
     """
 
@@ -143,7 +144,11 @@ def pack(control: Control) -> list[bytes]:
 def _ready_map(ready: Ready) -> dict[str, Any]:
     assert 1 <= ready.credit <= limits.CREDIT_MAX, ready
     methods = [[method.name, method.inputs, method.outputs] for method in ready.methods]
-    return ready._asdict() | {"methods": methods, "device": ready.device._asdict()}
+    return ready._asdict() | {
+        "methods": methods,
+        "tensors": method_tensors.as_document(ready.methods),
+        "device": ready.device._asdict(),
+    }
 
 
 def unpack_ready(frames: Sequence[Buffer]) -> Ready:
@@ -313,7 +318,8 @@ def _methods(body: Mapping[str, Any], servable: str) -> tuple[MethodSignature, .
     value = _field(body, "methods")
     if not isinstance(value, list):
         raise RemoteProtocolError(f"key 'methods' is a {type(value).__name__}, not a list")
-    return tuple(_method(item, servable) for item in value)
+    methods = tuple(_method(item, servable) for item in value)
+    return method_tensors.added_to(methods, body.get("tensors", {}))
 
 
 def _method(item: Any, servable: str) -> MethodSignature:

@@ -62,11 +62,15 @@ FLAGS = {
 DIALECT_NATIVE = 0
 DIALECT_MS_SERVICE = 1
 DIALECT_RESTFUL = 2
+DIALECT_OIP = 3
+DIALECT_OIP_JSON = 4
 
 DIALECTS = {
     DIALECT_NATIVE: "NATIVE",
     DIALECT_MS_SERVICE: "MS_SERVICE",
     DIALECT_RESTFUL: "RESTFUL",
+    DIALECT_OIP: "OIP",
+    DIALECT_OIP_JSON: "OIP_JSON",
 }
 
 #: magic, version, command, flags, dialect, status, request id, budget_ms, instance count,

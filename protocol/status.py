@@ -13,6 +13,7 @@ UNKNOWN = 2
 INVALID_ARGUMENT = 3
 DEADLINE_EXCEEDED = 4
 NOT_FOUND = 5
+PERMISSION_DENIED = 7
 RESOURCE_EXHAUSTED = 8
 UNIMPLEMENTED = 12
 INTERNAL = 13
@@ -26,6 +27,7 @@ GRPC_NAMES = {
     INVALID_ARGUMENT: "INVALID_ARGUMENT",
     DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
     NOT_FOUND: "NOT_FOUND",
+    PERMISSION_DENIED: "PERMISSION_DENIED",
     RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
     UNIMPLEMENTED: "UNIMPLEMENTED",
     INTERNAL: "INTERNAL",
@@ -90,6 +92,10 @@ REASONS = {
     ),
     "unsupported": Reason(
         UNIMPLEMENTED, 501, MS_INVALID_INPUTS, False, "a version or a dialect that is not spoken"
+    ),
+    # said by a gateway
+    "not_allowed": Reason(
+        PERMISSION_DENIED, 403, MS_FAILED, False, "the server is not configured to let clients"
     ),
     # said by a worker
     "unknown_method": Reason(NOT_FOUND, 404, MS_INVALID_INPUTS, False, "no such method"),

@@ -22,6 +22,7 @@ from typing import Any
 from protocol import control, limits
 from protocol import worker_session as ws
 from protocol.dialects import DIALECTS, Dialect
+from protocol.values import MethodSignature
 from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
 from workers.boot import BootError, ProcessSignals, Servable, boot
@@ -30,6 +31,7 @@ from workers.distributed.group_backend import GroupBackend
 from workers.launch import Launch, LaunchError, read_launch
 from workers.pipeline import Pipeline
 from workers.progress_page import STARTED_MAX, ProgressPage
+from workers.stages.method_tensors import method_tensors
 from workers.stages.request_desk import RequestDesk
 
 log = get_logger("WORKER")
@@ -280,6 +282,13 @@ class _Service:
         }
 
 
+def _signature(launch: Launch, servable: Servable, name: str) -> MethodSignature:
+    """A method with what is known of its tensors, and the version that is served."""
+    declaration = servable.declaration
+    tensors = method_tensors(declaration.methods[name], servable.models)
+    return declaration.signature(name)._replace(tensors=tensors, version=launch.version)
+
+
 def _offer(launch: Launch, servable: Servable) -> control.Ready:
     declaration = servable.declaration
     is_extra = servable.model_calls is not None
@@ -295,7 +304,7 @@ def _offer(launch: Launch, servable: Servable) -> control.Ready:
         # With two, each cycle waits for the broker once (overlap 1.7 to 1.8 instead of 1.8 to 1.9).
         # What runs models several batches at once holds more.
         credit=min(limits.CREDIT_MAX, STARTED_MAX, (2 + declaration.device_width) * batch_size),
-        methods=tuple(map(declaration.signature, methods)),
+        methods=tuple(_signature(launch, servable, name) for name in methods),
         device=control.Device(*servable.device),
         pid=os.getpid(),
         servable=launch.servable_name,

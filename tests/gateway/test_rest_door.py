@@ -20,6 +20,7 @@ import uvloop
 from gateway import http_connection
 from gateway.doors import DoorError
 from gateway.http_connection import Patience
+from gateway.http_messages import HttpAnswer, HttpRequest
 from gateway.rest_door import RestDoor
 from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings, rest_context
@@ -43,16 +44,10 @@ class Echo:
         self.arrived = asyncio.Event()
         self.finish = asyncio.Event()
 
-    async def handle(
-        self,
-        verb: str,
-        target: bytes,
-        body: bytes | None,
-        timeout: bytes | None = None,
-        reading_ms: int = 0,
-    ) -> tuple[int, bytes]:
+    async def handle(self, request: HttpRequest) -> HttpAnswer:
+        verb, target, body = request.verb, request.target, request.body
         self.asked.append((verb, target, body))
-        self.timeouts.append((timeout, reading_ms))
+        self.timeouts.append((request.header(b"grpc-timeout"), request.reading_ms))
         self.arrived.set()
         if target == b"/slow":
             try:
@@ -63,7 +58,7 @@ class Echo:
         if target == b"/broken":
             raise RuntimeError("a mistake of ours")
         size = -1 if body is None else len(body)
-        return 200, json.dumps([verb, target.decode("latin-1"), size]).encode()
+        return HttpAnswer(200, json.dumps([verb, target.decode("latin-1"), size]).encode())
 
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

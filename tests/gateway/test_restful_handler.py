@@ -19,7 +19,7 @@ TARGET = b"/model/add/version/7:m"
 def handle(
     bus: FakeBus, verb: str = "POST", target: bytes = TARGET, body: bytes | None = BODY
 ) -> tuple[int, bytes]:
-    return asyncio.run(RestfulHandler(bus, 100).handle(verb, target, body))
+    return asyncio.run(RestfulHandler(bus, 100).answer(verb, target, body))
 
 
 def error_of(answer: tuple[int, bytes]) -> str:
@@ -133,7 +133,7 @@ def test_a_failure_of_the_bus_is_told_in_mindspore_servings_words(
 def test_a_deadline_becomes_the_budget(timeout: bytes, reading_ms: int, budget_ms: int) -> None:
     bus = FakeBus(bus_failure("deadline_exceeded", "the budget ran out after 9 ms"))
     handler = RestfulHandler(bus, 100)
-    code, body = asyncio.run(handler.handle("POST", TARGET, BODY, timeout, reading_ms))
+    code, body = asyncio.run(handler.answer("POST", TARGET, BODY, timeout, reading_ms))
     assert bus.asked[0][0].budget_ms == budget_ms
     assert (code, json.loads(body)) == (504, {"error_msg": "the budget ran out after 9 ms"})
 
@@ -141,7 +141,7 @@ def test_a_deadline_becomes_the_budget(timeout: bytes, reading_ms: int, budget_m
 def test_a_deadline_that_is_none_is_a_bad_request() -> None:
     bus = FakeBus()
     handler = RestfulHandler(bus, 100)
-    code, body = asyncio.run(handler.handle("POST", TARGET, BODY, b"5 s"))
+    code, body = asyncio.run(handler.answer("POST", TARGET, BODY, b"5 s"))
     assert (code, json.loads(body)["error_msg"].partition(",")[0]) == (
         400,
         "header grpc-timeout is '5 s'",

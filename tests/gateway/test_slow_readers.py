@@ -12,6 +12,7 @@ import uvloop
 
 from gateway.grpc_door import PREDICT, GrpcDoor
 from gateway.http_connection import Patience
+from gateway.http_messages import HttpAnswer, HttpRequest
 from gateway.rest_door import RestDoor
 from protocol import limits
 from tests.gateway.http2_client import (
@@ -34,15 +35,8 @@ class Big:
     async def predict(self, body: bytes, budget_ms: int | None) -> bytes:
         return bytes(int(body)) if body else REPLY
 
-    async def handle(
-        self,
-        verb: str,
-        target: bytes,
-        body: bytes | None,
-        timeout: bytes | None = None,
-        reading_ms: int = 0,
-    ) -> tuple[int, bytes]:
-        return 200, bytes(int(target[1:]))
+    async def handle(self, request: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(200, bytes(int(request.target[1:])))
 
 
 # ---------------------------------------------------------------- gRPC

@@ -2,9 +2,14 @@
 
 import pytest
 
-from protocol import control, head, limits, native
+from protocol import control, head, limits, method_tensors, native
 from protocol.errors import RemoteProtocolError
-from protocol.values import MethodSignature
+from protocol.values import (
+    UNKNOWN_TENSORS,
+    InstanceSpec,
+    MethodSignature,
+    MethodTensors,
+)
 
 READY = control.Ready(
     worker_id="add/1/device0",
@@ -51,6 +56,55 @@ def test_every_control_message_is_read_back_as_it_was_packed(message, command, u
     assert unpack(frames) == message
 
 
+ADD = READY.methods[0]
+FLOAT = InstanceSpec("float32", (2, -1))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        MethodTensors(True, (FLOAT, None), (InstanceSpec("bytes", ()),), 8),
+        MethodTensors(False, (), (FLOAT,), 1),
+    ],
+)
+def test_what_is_known_of_tensors_travels_with_ready(tensors):
+    ready = READY._replace(methods=(ADD._replace(tensors=tensors),))
+    body = native.unpack_meta(control.pack(ready)[1])
+    assert control.unpack_ready(frames_of(body)) == ready
+    assert method_tensors.read("add_common", body["tensors"]) == tensors
+    assert method_tensors.read("other", body["tensors"]) == UNKNOWN_TENSORS
+
+
+def test_a_ready_without_tensors_says_that_nothing_is_known():
+    body = native.unpack_meta(control.pack(READY)[1])
+    del body["tensors"]
+    (method,) = control.unpack_ready(frames_of(body)).methods
+    assert method.tensors is UNKNOWN_TENSORS
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        5,
+        [True, [], []],
+        [1, [], [], 0],
+        [True, [None], [], 0],
+        [True, [], [5], 0],
+        [True, [], [["float32"]], 0],
+        [True, [], [["complex", []]], 0],
+        [True, [], [["float32", [-2]]], 0],
+        [True, [], [["float32", [1] * 33]], 0],
+        [True, [], [], -1],
+        [True, [], [], True],
+    ],
+)
+def test_tensors_that_are_none_break_the_protocol(item):
+    with pytest.raises(RemoteProtocolError, match="tensors of method add_common are not"):
+        control.unpack_ready(ready_with(tensors={"add_common": item}))
+    with pytest.raises(RemoteProtocolError, match="key 'tensors' is a int, not a map"):
+        control.unpack_ready(ready_with(tensors=5))
+
+
 def test_ready_on_the_wire_is_the_documented_map():
     assert native.unpack_meta(control.pack(READY)[1]) == {
         "worker_id": "add/1/device0",
@@ -58,6 +112,7 @@ def test_ready_on_the_wire_is_the_documented_map():
         "service": "add/1",
         "credit": 16,
         "methods": [["add_common", ["x1", "x2"], ["y"]]],
+        "tensors": {},
         "device": {"target": "CPU", "id": 0},
         "pid": 4711,
         "servable": "add",
@@ -113,7 +168,7 @@ def test_a_ready_that_does_not_say_whether_it_is_extra_is_of_a_device_worker():
 
 
 @pytest.mark.parametrize(
-    "key", sorted(native.unpack_meta(control.pack(READY)[1]).keys() - {"is_extra"})
+    "key", sorted(native.unpack_meta(control.pack(READY)[1]).keys() - {"is_extra", "tensors"})
 )
 def test_a_missing_field_of_ready_is_named(key):
     body = native.unpack_meta(control.pack(READY)[1])

@@ -89,7 +89,7 @@ def test_the_spec_is_echoed_with_the_version_that_was_asked_for() -> None:
         ms_service.encode_failure(spec, "failed", "no"),
     ):
         echoed = reply(frames).servable_spec
-        assert (echoed.name, echoed.method_name, echoed.version_number) == spec
+        assert (echoed.name, echoed.method_name, echoed.version_number) == spec[:3]
 
 
 def errors(message: Any) -> list[tuple[int, str]]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from docs.generate_tables import generated
-from protocol import control, group
+from protocol import control, group, status
 from protocol import head as heads
 from protocol.values import DTYPES
 
@@ -74,7 +74,7 @@ def test_the_keys_of_control_messages_are_those_of_the_code() -> None:
         command: set(re.findall(r"`(\w+)` (?:str|int|bool|list|map)", text))
         for command, text in table_behind("## 3. Control messages")
     }
-    assert keys["READY"] == {*control.Ready._fields, *control.Device._fields}
+    assert keys["READY"] == {*control.Ready._fields, *control.Device._fields, "tensors"}
     for kind in (control.Welcome, control.Heartbeat, control.Drain, control.Disconnect):
         assert keys[kind.__name__.upper()] == set(kind._fields)
     assert keys["LOST"] == set(control.Lost._fields)
@@ -98,3 +98,17 @@ def test_the_dtypes_are_those_of_the_code() -> None:
 
 def test_the_tables_of_reasons_and_limits_are_generated_from_the_code() -> None:
     assert generated(DOCUMENT) == DOCUMENT, "run: python docs/generate_tables.py"
+
+
+def test_the_codes_of_open_inference_protocol_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "open-inference-protocol.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*) \| (\w+) \| (\d+) \| (yes|no) \|$", text, re.MULTILINE)
+    told = {
+        name: (code, int(http), again == "yes")
+        for names, code, http, again in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert told == {
+        name: (status.GRPC_NAMES[reason.grpc], reason.http, reason.retry)
+        for name, reason in status.REASONS.items()
+    }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from protocol import control, head, limits, ms_service_pb2, native, serving_texts, status
-from protocol.values import Failure, MethodSignature, RequestSpec
+from protocol.values import Failure, InstanceSpec, MethodSignature, MethodTensors, RequestSpec
 from tests.workers.fake_broker import (
     X1,
     X2,
@@ -28,18 +28,21 @@ def test_a_worker_offers_what_it_serves_and_reports_ready_after_welcome(place, b
     worker = start(place.document(generation=4, device_id=2))
     assert worker.report() == {"state": "loading"}
     ready = broker.admit()
+    square = InstanceSpec("float32", (2, 2))
+    model = MethodTensors(True, (square, square), (square,), 4)
+    python = MethodTensors(True, (None,), (None,))
     assert ready == control.Ready(
         worker_id="add/1/device0",
         generation=4,
         service="add/1",
         credit=24,
         methods=(
-            MethodSignature("add", "add", ("x1", "x2"), ("y",)),
-            MethodSignature("add", "counted", ("x",), ("executions",)),
-            MethodSignature("add", "gated", ("path",), ("text",)),
-            MethodSignature("add", "batch_length", ("x",), ("length",)),
-            MethodSignature("add", "zeros", ("size",), ("zeros",)),
-            MethodSignature("add", "@call_add.json_0", ("x0", "x1"), ("y0",)),
+            MethodSignature("add", "add", ("x1", "x2"), ("y",), model),
+            MethodSignature("add", "counted", ("x",), ("executions",), python),
+            MethodSignature("add", "gated", ("path",), ("text",), python),
+            MethodSignature("add", "batch_length", ("x",), ("length",), python),
+            MethodSignature("add", "zeros", ("size",), ("zeros",), python),
+            MethodSignature("add", "@call_add.json_0", ("x0", "x1"), ("y0",), model),
         ),
         device=control.Device("CPU", 2),
         pid=worker.process.pid,

@@ -19,7 +19,7 @@ from protocol import head, limits, serving_texts, status
 from protocol.dialects import Dialect
 from protocol.errors import RemoteProtocolError, RequestError
 from protocol.native import Buffer
-from protocol.values import MethodSignature, RequestSpec
+from protocol.values import EchoedInstances, MethodSignature, RequestSpec
 from protocol.worker_session import Arrival
 from workers.stages.rows import PendingRequest
 
@@ -111,12 +111,15 @@ class RequestDesk:
         if method is None:
             raise RequestError("unknown_method", serving_texts.method_not_available(spec))
         budget_ms = fields.budget_ms or limits.BUDGET_MS_DEFAULT
+        instances = dialect.decode_request(arrival.frames, method)
+        if isinstance(instances, EchoedInstances):
+            spec = spec._replace(echo=instances.echo)
         return PendingRequest(
             to.ticket,
             to.dialect,
             spec,
             method,
-            dialect.decode_request(arrival.frames, method),
+            instances,
             arrival.received_ns + budget_ms * NS_PER_MS,
             bool(fields.flags & head.FLAG_REDELIVERED),
             to.trace_id,
@@ -155,6 +158,9 @@ class RequestDesk:
             body = self._dialects[to.dialect].encode_reply(request.spec, request.method, results)
         except TypeError as error:
             self._fail(to, "failed", serving_texts.reply_failed(str(error)))
+            return
+        except RequestError as error:  # a dialect that knows one error per request
+            self._fail(to, error.reason, error.message)
             return
         size = _bytes_of(body)
         if size > limits.BODY_BYTES_MAX:

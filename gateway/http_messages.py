@@ -1,0 +1,48 @@
+"""HTTP requests and answers, as the REST door and its handlers know them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple, Protocol
+
+Header = tuple[bytes, bytes]
+
+JSON_TYPE = b"application/json"
+
+
+class HttpRequest(NamedTuple):
+    """One request. target: as it came, without any decoding. headers: names in lower case.
+
+    body: None if it is larger than the handler's `body_bytes_max`. reading_ms: how long ago the
+    head was complete.
+    """
+
+    verb: str
+    target: bytes
+    headers: Sequence[Header] = ()
+    body: bytes | None = b""
+    reading_ms: int = 0
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a header; if it comes again, both are one value. None if it is not there."""
+        values = [value for each, value in self.headers if each == name]
+        return b", ".join(values) if values else None
+
+
+class HttpAnswer(NamedTuple):
+    """One answer. headers: more than the content's type and length."""
+
+    status: int
+    body: bytes
+    headers: tuple[Header, ...] = ()
+    content_type: bytes = JSON_TYPE
+
+
+class HttpHandler(Protocol):
+    """What the REST door asks of a handler."""
+
+    #: the largest body that the handler wants to see
+    body_bytes_max: int
+
+    def handle(self, request: HttpRequest) -> Awaitable[HttpAnswer]:
+        """Answer one request. Cancelling cancels it."""

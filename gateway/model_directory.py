@@ -1,0 +1,99 @@
+"""Keeps what the broker knows of servables at hand, so that a request need not ask for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gateway.bus import Bus
+from gateway.models import Models
+from gateway.requests import failure_of_bus
+from protocol import head as heads
+from protocol import native
+from protocol.errors import RemoteProtocolError, RequestError
+from protocol.values import RequestSpec
+
+#: Answers about readiness, metadata and statistics are at most so old: probes of any number ask
+#: the broker ten times a second.
+FRESH_S = 0.1
+
+#: Names of models are looked up in what is at most so old; a name that is not there is looked for
+#: in what is fresh.
+NAMES_S = 1.0
+
+#: Workers register with a new broker within this time, if there are any.
+WORKERS_S = 10.0
+
+_ASK = heads.pack(heads.Head(heads.STATS))
+
+
+class ModelDirectory:
+    """The broker's view of servables. Belongs to one event loop."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._loop = asyncio.get_running_loop()
+        self._models = Models({})
+        self._stats: dict[str, Any] = {}
+        self._asked_s = float("-inf")
+        self._asking: asyncio.Task[None] | None = None
+
+    async def spec(self, model: str, version: str) -> RequestSpec:
+        """What to ask the bus for. Raises RequestError.
+
+        A servable whose workers have not come back since this gateway began is waited for a while:
+        nobody knows yet which method is its default one.
+        """
+        until_s = self._loop.time() + WORKERS_S
+        while True:
+            try:
+                return await self._spec(model, version)
+            except RequestError as error:
+                if error.reason != "no_worker" or self._loop.time() >= until_s:
+                    raise
+            await asyncio.sleep(FRESH_S)
+
+    async def _spec(self, model: str, version: str) -> RequestSpec:
+        age_s = self._loop.time() - self._asked_s
+        if age_s < NAMES_S:
+            try:
+                return self._models.spec(model, version)
+            except RequestError:
+                if age_s < FRESH_S:
+                    raise
+        models = await self.models()
+        return models.spec(model, version)
+
+    async def models(self) -> Models:
+        """Servables, versions, methods. Raises RequestError if the broker does not say."""
+        await self._refresh()
+        return self._models
+
+    async def stats(self) -> dict[str, Any]:
+        """The broker's answer to STATS. Raises RequestError if it does not say."""
+        await self._refresh()
+        return self._stats
+
+    async def _refresh(self) -> None:
+        if self._loop.time() - self._asked_s < FRESH_S:
+            return
+        if self._asking is None:
+            self._asking = self._loop.create_task(self._ask())
+        # Who is cancelled here must not take the answer away from the others.
+        await asyncio.shield(self._asking)
+
+    async def _ask(self) -> None:
+        asked_s = self._loop.time()
+        try:
+            reply, frames = await self._bus.request(_ASK, [])
+            failure = failure_of_bus(reply, frames)
+            if failure is not None:
+                raise failure
+            stats = native.unpack_meta(frames[0] if frames else b"")
+            self._models = Models.of_stats(stats, self._models)
+            self._stats = stats
+            self._asked_s = asked_s
+        except (RemoteProtocolError, KeyError, TypeError, ValueError) as error:
+            raise RequestError("broker_lost", f"the broker's STATS are unclear: {error}") from None
+        finally:
+            self._asking = None

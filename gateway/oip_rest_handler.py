@@ -1,0 +1,218 @@
+"""The handler of the Open Inference Protocol over REST: JSON and binary tensors.
+
+A request's body travels unopened, with the length of its JSON part; the worker's reply passes
+through. Failures are `{"error": text}` with the HTTP code of their reason (`protocol.status`), the
+reason itself in a header, and `Retry-After` where a client may come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+
+from gateway.bus import Bus
+from gateway.http_messages import HttpAnswer, HttpRequest
+from gateway.oip_repository import Repository
+from gateway.oip_rest_target import (
+    INDEX,
+    INFER,
+    LIVE,
+    LOAD,
+    MODEL_CONFIG,
+    MODEL_METADATA,
+    MODEL_READY,
+    MODELS,
+    READY,
+    SERVER_METADATA,
+    VERBS,
+    OipTarget,
+    parse_oip_target,
+)
+from gateway.oip_server import SERVER_NAME, OipServer
+from gateway.requests import RETRY_AFTER_MS, budget_of, failure_of_reply, pack_request
+from gateway.unpacking import UNPACKED_INLINE_BYTES_MAX, unpacked
+from protocol import head as heads
+from protocol import limits, oip_json, restful
+from protocol.errors import RemoteProtocolError, RequestError
+from protocol.restful_timeout import HEADER as TIMEOUT_HEADER
+from protocol.status import REASONS
+
+#: How many bytes of a body are JSON; binary tensors follow.
+JSON_BYTES_HEADER = b"inference-header-content-length"
+
+REASON_HEADER = b"mindbus-reason"
+
+EVENT_STREAM = b"text/event-stream"
+BINARY = b"application/octet-stream"
+
+OK = 200
+NOT_FOUND = 404
+METHOD_NOT_ALLOWED = 405
+UNAVAILABLE = 503
+
+#: How many instances a body has is not known without parsing it; at least one is meant.
+INSTANCE_COUNT_UNKNOWN = 1
+
+
+class OipRestHandler:
+    """Answers all below `/v2`. body_bytes_max: `max_msg_mb_size` times 1048576."""
+
+    def __init__(self, bus: Bus, server: OipServer, body_bytes_max: int) -> None:
+        self.body_bytes_max = body_bytes_max
+        self._bus = bus
+        self._server = server
+        self._repository = Repository(server)
+
+    async def handle(self, request: HttpRequest) -> HttpAnswer:
+        """Answer one request."""
+        target = parse_oip_target(request.target)
+        if target is None:
+            path = request.target.partition(b"?")[0][:300].decode("latin-1")
+            return _answer(NOT_FOUND, {"error": f"nothing is at {path}"})
+        verb = VERBS[target.action]
+        if request.verb != verb:
+            error = {"error": f"verb {request.verb} is not {verb}"}
+            return _answer(METHOD_NOT_ALLOWED, error, ((b"allow", verb.encode()),))
+        try:
+            if target.action == INFER:
+                return await self._infer(request, target)
+            return await self._tell(request, target)
+        except RequestError as error:
+            return failed(error)
+
+    # ---------------------------------------------------------------- inference
+
+    async def _infer(self, request: HttpRequest, target: OipTarget) -> HttpAnswer:
+        budget_ms = _budget_ms(request)
+        body = await self._body(request)
+        if not body:
+            raise RequestError("malformed", "the body is empty, an inference request has one")
+        json_bytes = _json_bytes(request, len(body))
+        spec = await self._server.directory.spec(target.model, target.version)
+        budget = budget_of(oip_json.scan_parameters(body, json_bytes), budget_ms)
+        frames = oip_json.pack_request(target.model, json_bytes, body)
+        head = pack_request(
+            spec, heads.DIALECT_OIP_JSON, INSTANCE_COUNT_UNKNOWN, budget, len(body), len(frames)
+        )
+        reply, parts = await self._bus.request(head, frames)
+        failure = failure_of_reply(reply, parts)
+        is_stream = EVENT_STREAM in (request.header(b"accept") or b"")
+        if failure is not None:
+            if is_stream:
+                return _event(orjson.dumps({"error": failure.message}))
+            raise failure
+        try:
+            content, json_bytes = oip_json.unpack_reply(parts)
+        except RemoteProtocolError as error:
+            raise RequestError("failed", f"the reply is unreadable: {error}") from None
+        if json_bytes is None:
+            return _event(content) if is_stream else HttpAnswer(OK, content)
+        if is_stream:
+            raise RequestError("invalid_inputs", "binary outputs do not fit into an event stream")
+        length = (JSON_BYTES_HEADER, str(json_bytes).encode())
+        return HttpAnswer(OK, content, (length,), BINARY)
+
+    async def _body(self, request: HttpRequest) -> bytes:
+        """The body, unpacked if it is compressed. Raises RequestError."""
+        body = request.body
+        if body is None:
+            raise RequestError(
+                "body_too_large", f"the body exceeds max_msg_mb_size, {self.body_bytes_max} B"
+            )
+        encoding = request.header(b"content-encoding")
+        if encoding is None or encoding == b"identity":
+            return body
+        if len(body) <= UNPACKED_INLINE_BYTES_MAX:
+            return unpacked(body, encoding, self.body_bytes_max)
+        return await asyncio.to_thread(unpacked, body, encoding, self.body_bytes_max)
+
+    # ---------------------------------------------------------------- everything else
+
+    async def _tell(self, request: HttpRequest, target: OipTarget) -> HttpAnswer:
+        server, model, version = self._server, target.model, target.version
+        action = target.action
+        if action == SERVER_METADATA:
+            extensions = list(server.extensions())
+            said = {"name": SERVER_NAME, "version": server.version, "extensions": extensions}
+            return _answer(OK, said)
+        if action == LIVE:
+            return _answer(OK, {"live": True})
+        if action == READY:
+            return _ready({}, await server.why_not_ready())
+        if action == MODELS:
+            return _answer(OK, {"models": (await server.models()).names()})
+        if action == MODEL_READY:
+            (await server.models()).find(model)  # 404 if it is not there
+            return _ready({"name": model}, await server.why_model_not_ready(model, version))
+        if action == MODEL_METADATA:
+            return _answer(OK, await server.model_metadata(model, version))
+        if action == MODEL_CONFIG:
+            return _answer(OK, await server.model_config(model, version))
+        document = await self._document(request)
+        if action == INDEX:
+            return _answer(OK, await self._repository.index("", document.get("ready") is True))
+        if action == LOAD:
+            await self._repository.load(model, document.get("parameters", {}))
+        else:
+            await self._repository.unload(model)
+        return _answer(OK, {})
+
+    async def _document(self, request: HttpRequest) -> dict[str, Any]:
+        """A small JSON body, which may be left out. Raises RequestError (malformed)."""
+        body = await self._body(request)
+        try:
+            document = orjson.loads(body) if body.strip() else {}
+        except orjson.JSONDecodeError as error:
+            raise RequestError("malformed", f"the body is not JSON: {error}") from None
+        if not isinstance(document, dict) or not isinstance(document.get("parameters", {}), dict):
+            raise RequestError("malformed", "the body or its parameters are not a JSON object")
+        return document
+
+
+def failed(error: RequestError) -> HttpAnswer:
+    """The answer to a request that failed."""
+    reason = REASONS[error.reason]
+    headers = [(REASON_HEADER, error.reason.encode())]
+    if reason.retry:
+        headers.append((b"retry-after", str(RETRY_AFTER_MS // 1_000).encode()))
+    return _answer(reason.http, {"error": error.message}, tuple(headers))
+
+
+def _answer(
+    status: int, document: Any, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> HttpAnswer:
+    return HttpAnswer(status, orjson.dumps(document), headers)
+
+
+def _ready(document: dict[str, Any], why: str | None) -> HttpAnswer:
+    if why is None:
+        return _answer(OK, {**document, "ready": True})
+    return _answer(UNAVAILABLE, {**document, "ready": False, "error": why})
+
+
+def _event(document: bytes) -> HttpAnswer:
+    """One server-sent event; JSON of orjson has no line break."""
+    return HttpAnswer(OK, b"data: " + document + b"\n\n", (), EVENT_STREAM)
+
+
+def _budget_ms(request: HttpRequest) -> int | None:
+    timeout = request.header(TIMEOUT_HEADER)
+    if timeout is None:
+        return None
+    budget_ms = restful.parse_timeout(timeout)
+    return min(max(1, budget_ms - request.reading_ms), limits.BUDGET_MS_MAX)
+
+
+def _json_bytes(request: HttpRequest, body_bytes: int) -> int | None:
+    value = request.header(JSON_BYTES_HEADER)
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 10 or not 0 < int(value) <= body_bytes:
+        raise RequestError(
+            "malformed",
+            f"header Inference-Header-Content-Length is {value[:40].decode('latin-1')!r}, the body "
+            f"has {body_bytes} B",
+        )
+    return int(value)

@@ -1,0 +1,94 @@
+"""Targets of the Open Inference Protocol's REST form. Pure.
+
+    GET   /v2                                                server metadata
+    GET   /v2/health/live · /v2/health/ready
+    GET   /v2/models                                         names of models
+    GET   /v2/models/M[/versions/V]                          model metadata
+    GET   /v2/models/M[/versions/V]/ready · /config
+    POST  /v2/models/M[/versions/V]/infer
+    POST  /v2/repository/index
+    POST  /v2/repository/models/M/load · /unload
+
+Names are percent-encoded where they have to be. A query is not looked at.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+SERVER_METADATA = "server_metadata"
+LIVE = "live"
+READY = "ready"
+MODELS = "models"
+MODEL_METADATA = "model_metadata"
+MODEL_READY = "model_ready"
+MODEL_CONFIG = "model_config"
+INFER = "infer"
+INDEX = "index"
+LOAD = "load"
+UNLOAD = "unload"
+
+#: The verb of each action.
+VERBS = {
+    SERVER_METADATA: "GET",
+    LIVE: "GET",
+    READY: "GET",
+    MODELS: "GET",
+    MODEL_METADATA: "GET",
+    MODEL_READY: "GET",
+    MODEL_CONFIG: "GET",
+    INFER: "POST",
+    INDEX: "POST",
+    LOAD: "POST",
+    UNLOAD: "POST",
+}
+
+_OF_MODEL = {
+    (): MODEL_METADATA,
+    ("ready",): MODEL_READY,
+    ("config",): MODEL_CONFIG,
+    ("infer",): INFER,
+}
+
+_FIXED = {
+    (): SERVER_METADATA,
+    ("health", "live"): LIVE,
+    ("health", "ready"): READY,
+    ("models",): MODELS,
+    ("repository", "index"): INDEX,
+}
+
+
+class OipTarget(NamedTuple):
+    """What a target names."""
+
+    action: str
+    model: str = ""
+    version: str = ""
+
+
+def parse_oip_target(target: bytes) -> OipTarget | None:
+    """Read a target that begins with `/v2`; None if it names nothing."""
+    path = target.partition(b"?")[0]
+    try:
+        segments = [unquote_to_bytes(each).decode() for each in path.split(b"/")[2:]]
+    except UnicodeDecodeError:
+        return None
+    if segments and not segments[-1]:
+        segments.pop()  # one slash at the end says nothing
+    fixed = _FIXED.get(tuple(segments))
+    if fixed is not None:
+        return OipTarget(fixed)
+    match segments:
+        case ["repository", "models", model, ("load" | "unload") as action]:
+            return OipTarget(action, model)
+        case ["models", model, "versions", version, *rest]:
+            action_of_version = _OF_MODEL.get(tuple(rest))
+            if action_of_version is None or not version:
+                return None
+            return OipTarget(action_of_version, model, version)
+        case ["models", model, *rest]:
+            action_of_model = _OF_MODEL.get(tuple(rest))
+            return None if action_of_model is None else OipTarget(action_of_model, model)
+    return None

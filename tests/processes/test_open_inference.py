@@ -1,0 +1,118 @@
+"""The Open Inference Protocol of a real server: readiness, health, loads, and failures by code."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from protocol import oip_messages as messages
+from tests.processes.probe import probe_server
+from tests.processes.scale import write_version
+from tests.processes.server_process import ServerProcess
+from tests.processes.waiting import wait_until
+
+pytestmark = pytest.mark.process
+
+SERVING, NOT_SERVING = 1, 2
+
+
+def ask(
+    server: ServerProcess, verb: str, path: str, document: Any = None, **headers: str
+) -> tuple[int, Any, dict[str, str]]:
+    """Status, document and headers of one REST request."""
+    connection = http.client.HTTPConnection(server.rest_address, timeout=60)
+    body = None if document is None else json.dumps(document)
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(verb, f"/v2{path}", body, names)
+    response = connection.getresponse()
+    try:
+        content = response.read()
+        return response.status, json.loads(content), dict(response.getheaders())
+    finally:
+        connection.close()
+
+
+def health(server: ServerProcess, service: str = "") -> int:
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            lambda message: message.SerializeToString(),
+            messages.HealthCheckResponse.FromString,
+        )
+        state: int = check(messages.HealthCheckRequest(service=service), timeout=10).status
+        return state
+
+
+def rows(*first: float) -> dict[str, Any]:
+    data = [[number, 0, 0, 0] for number in first]
+    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(data), 4], "data": data}]}
+
+
+def test_a_stopped_worker_makes_the_server_not_ready_and_it_stays_live() -> None:
+    with probe_server("--ready-ms", "1000") as server:
+        assert ask(server, "GET", "/health/ready")[:2] == (200, {"ready": True})
+        assert health(server) == health(server, "probe.double") == SERVING
+        (slot,) = (s for s in server.status()["slots"] if s["slot"] == "probe/1/device0")
+        os.kill(slot["pid"], signal.SIGSTOP)
+        wait_until(lambda: ask(server, "GET", "/health/ready")[0] == 503)
+        assert ask(server, "GET", "/health/live")[0] == 200
+        wait_until(lambda: ask(server, "GET", "/health/ready")[0] == 200)
+        assert health(server, "probe") == SERVING
+
+
+def test_a_client_loads_a_version_if_the_server_allows_it(tmp_path: Path) -> None:
+    write_version(tmp_path, 1)
+    flags = ("--backend", "numpy", "--model-control", "explicit")
+    with ServerProcess(tmp_path, *flags) as server:
+        ones = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1] * 4}]}
+        said = ask(server, "POST", "/models/scale/infer", ones)[1]
+        assert (said["model_version"], said["outputs"][0]["data"][0]) == ("1", 10)
+        write_version(tmp_path, 2)
+        load = "/repository/models/scale/load"
+        assert ask(server, "POST", load)[:2] == (200, {})
+        said = ask(server, "POST", "/models/scale/infer", ones)[1]
+        assert (said["model_version"], said["outputs"][0]["data"][0]) == ("2", 100)
+        assert ask(server, "POST", load)[0] == 200, "what runs already is loaded"
+        code, said, headers = ask(server, "POST", load, {"parameters": {"version": 9}})
+        assert (code, headers["mindbus-reason"]) == (400, "invalid_inputs")
+        assert "9" in said["error"]
+        index = ask(server, "POST", "/repository/index")[1]
+        assert {"name": "scale", "version": "2", "state": "READY", "reason": ""} in index
+
+
+def test_failures_of_a_real_model_have_their_codes() -> None:
+    with probe_server() as server:
+        infer = "/models/probe.broken/infer"
+        code, said, headers = ask(server, "POST", infer, rows(1, 14))
+        assert (code, headers["mindbus-reason"]) == (500, "system_error")
+        assert said["error"].startswith("instance 0 of 2: ")  # a batch fails as a whole
+        slow = "/models/probe.slow/infer"
+        code, said, headers = ask(server, "POST", slow, rows(1), grpc_timeout="5m")
+        assert (code, headers["mindbus-reason"]) == (504, "deadline_exceeded")
+        wrong = rows(1)
+        wrong["inputs"][0]["datatype"] = "INT32"
+        assert ask(server, "POST", infer, wrong)[0] == 400
+        many = ask(server, "POST", "/models/probe.double/infer", rows(*range(100)))[1]
+        assert many["outputs"][0]["shape"] == [100, 4]
+        doubled = np.array(many["outputs"][0]["data"]).reshape(100, 4)[:, 0]
+        assert doubled.tolist() == [2 * number for number in range(100)]
+
+
+def test_a_request_for_the_default_method_waits_for_the_next_worker() -> None:
+    with probe_server() as server:
+        square = {"datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}
+        request = {"inputs": [{"name": name, **square} for name in ("x1", "x2")]}
+        assert ask(server, "POST", "/models/probe/infer", request)[0] == 200
+        (slot,) = (s for s in server.status()["slots"] if s["slot"] == "probe/1/device0")
+        os.kill(slot["pid"], signal.SIGKILL)
+        wait_until(lambda: ask(server, "GET", "/models/probe/ready")[0] == 503)
+        code, said, _ = ask(server, "POST", "/models/probe/infer", request)
+        assert (code, said["outputs"][0]["data"]) == (200, [2, 4, 6, 8])
