@@ -32,6 +32,7 @@ class Dispatcher:
                     break
                 request = lane.backlog.next()
                 assert request is not None, service.key
+                request.dispatched_ns = now_ns
                 self.dispatch(request, worker, now_ns)
 
     def _serve_suspects(self, service: Service, lane: Lane, now_ns: int) -> bool:
@@ -51,6 +52,7 @@ class Dispatcher:
             return False
         request = lane.suspects.next()
         if request is not None:
+            request.dispatched_ns = now_ns
             self.dispatch(request, worker, now_ns)
             return False
         lane.kept = None
