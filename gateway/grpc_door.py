@@ -16,6 +16,8 @@ import grpc.aio
 
 from gateway.addresses import AddressError, TcpAddress, UnixAddress, parse_grpc_address
 from gateway.doors import DoorError
+from gateway.exchange import Exchange
+from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
 from gateway.reuse_port import leave, listeners_at, steer_away
 from gateway.tls import TlsSettings, grpc_credentials
 from protocol import limits
@@ -72,6 +74,7 @@ class GrpcDoor:
         reuse_port: bool = False,
         connection_age_ms: int = 0,
         unread_bytes_max: int = limits.UNREAD_BYTES_MAX,
+        journal: Journal | None = None,
     ) -> GrpcDoor:
         """Listen at `ip:port`, `host:port` or `unix:path`; port 0 stands for any free one.
 
@@ -79,6 +82,7 @@ class GrpcDoor:
         reuse_port: share the port with other gateways of this server (SO_REUSEPORT).
         connection_age_ms: after which a client is told to connect again (GOAWAY); 0 = never.
         unread_bytes_max: of the replies that one connection has not taken yet.
+        journal: where its calls are entered; None = one of its own.
         Raises: DoorError with MindSpore Serving's texts; also if a TLS file cannot be read.
         """
         assert limits.MESSAGE_MB_MIN <= max_msg_mb_size <= limits.MESSAGE_MB_MAX, max_msg_mb_size
@@ -100,7 +104,7 @@ class GrpcDoor:
                 ("grpc.server.max_pending_requests_hard_limit", limits.CONNECTION_CALLS_MAX),
             ]
         )
-        service = _Service(handler, unread_bytes_max)
+        service = _Service(handler, unread_bytes_max, journal or Journal())
         server.add_generic_rpc_handlers((service,))
         try:
             if credentials is None:
@@ -147,8 +151,9 @@ class GrpcDoor:
 class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The one RPC of the door; every other name is answered UNIMPLEMENTED by grpcio."""
 
-    def __init__(self, handler: PredictHandler, unread_bytes_max: int) -> None:
+    def __init__(self, handler: PredictHandler, unread_bytes_max: int, journal: Journal) -> None:
         self._handler = handler
+        self._journal = journal
         self._unread_bytes_max = unread_bytes_max
         #: by the peer's address; all clients of a unix socket have one
         self.unread_bytes: dict[str, int] = {}
@@ -162,14 +167,35 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         remaining_s = context.time_remaining()
         # A deadline that is nearly over still is one: 0 would mean that there is none.
         budget_ms = None if remaining_s is None else max(1, int(remaining_s * 1000))
+        exchange = self._begin(body, context)
+        reply = b""
         try:
             reply = await self._handler.predict(body, budget_ms)
             self._note_reply(context, len(reply))
+        except asyncio.CancelledError:
+            exchange.fail("cancelled")
+            raise
         except RequestError as error:
+            exchange.fail(error.reason)
             code = _CODES.get(error.reason, grpc.StatusCode.INVALID_ARGUMENT)
-            await context.abort(code, error.message, ((REASON_KEY, error.reason),))
+            await context.abort(
+                code,
+                error.message,
+                (*self._journal.reply_keys(exchange), (REASON_KEY, error.reason)),
+            )
             raise AssertionError("abort returned") from None
+        finally:
+            self._journal.end(exchange, len(reply))
         return reply
+
+    def _begin(self, body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Exchange:
+        """Enter a call; what its client is told of it rides in the trailing metadata."""
+        given = dict(context.invocation_metadata() or ())
+        journal = self._journal
+        exchange = journal.begin("grpc", given.get(REQUEST_ID_KEY), given.get(TRACE_KEY), len(body))
+        exchange.peer = context.peer()
+        context.set_trailing_metadata(journal.reply_keys(exchange))
+        return exchange
 
     def _note_reply(self, context: grpc.aio.ServicerContext[Any, Any], size: int) -> None:
         """Count a reply until it has left: grpcio holds what a connection does not take.

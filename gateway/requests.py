@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.exchange import current
 from protocol import head as heads
 from protocol import limits, native, serving_texts
 from protocol.errors import RemoteProtocolError, RequestError
@@ -16,12 +17,21 @@ _NOT_AVAILABLE = ("unknown_service", "no_worker")
 
 def failure_of_bus(head: bytes, frames: Sequence[Buffer]) -> RequestError | None:
     """The failure that the bus reports in a reply; None if a worker answered."""
-    if not head[heads.STATUS_OFFSET] or head[heads.DIALECT_OFFSET] != heads.DIALECT_NATIVE:
+    code = head[heads.STATUS_OFFSET]
+    if not code:
+        return None
+    exchange = current()
+    if exchange is not None:
+        exchange.code = code
+    if head[heads.DIALECT_OFFSET] != heads.DIALECT_NATIVE:
         return None
     try:
-        return native.decode_failure(frames)
+        failure = native.decode_failure(frames)
     except RemoteProtocolError as error:
         return RequestError("failed", f"the failure that the broker sent is unreadable: {error}")
+    if exchange is not None:
+        exchange.reason = failure.reason
+    return failure
 
 
 def text_for_client(spec: RequestSpec, failure: RequestError) -> str:
@@ -38,8 +48,15 @@ def pack_request(
 ) -> bytes:
     """The head of a request with one body frame, its id still to be set by the bus.
 
+    It carries the trace context of this task's exchange.
+
     Raises: RequestError (unknown_service, unknown_method) if a name is longer than any known one.
     """
+    exchange = current()
+    context = None
+    if exchange is not None:
+        exchange.spec = spec
+        context = exchange.context
     try:
         service = heads.service_key(spec.servable, spec.version)
     except RemoteProtocolError as error:
@@ -50,6 +67,8 @@ def pack_request(
     flags = heads.FLAG_COALESCE
     if body_bytes >= limits.TENSOR_INLINE_BYTES_MAX:
         flags |= heads.FLAG_BODY_LARGE
+    if context is not None and context.is_sampled:
+        flags |= heads.FLAG_SAMPLED
     return heads.pack(
         heads.Head(
             heads.REQUEST,
@@ -60,6 +79,8 @@ def pack_request(
             body_frames=1,
             service=service,
             method=method,
+            trace_id=heads.NO_TRACE if context is None else context.trace_id,
+            span_id=heads.NO_SPAN if context is None else context.span_id,
         )
     )
 

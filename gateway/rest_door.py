@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,7 +19,9 @@ import uvicorn
 from gateway.accepting import Acceptor
 from gateway.addresses import AddressError, TcpAddress, parse_rest_address
 from gateway.doors import DoorError
+from gateway.exchange import Exchange
 from gateway.http_connection import HttpConnection, Patience
+from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
 from protocol.restful_timeout import HEADER as TIMEOUT_HEADER
@@ -30,6 +32,18 @@ BACKLOG = 2048
 DEFAULT_PATIENCE = Patience()
 
 JSON = (b"content-type", b"application/json")
+
+_REQUEST_ID = REQUEST_ID_KEY.encode()
+_TRACE = TRACE_KEY.encode()
+_ACCEPT = b"accept"
+_HEADERS = frozenset((_REQUEST_ID, _TRACE, _ACCEPT, TIMEOUT_HEADER))
+
+
+#: Where Prometheus asks, with GET. No servable can have this address.
+METRICS_TARGET = b"/metrics"
+
+#: Gives content type and text for the header `accept` of who asks.
+Metrics = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 
 class HttpHandler(Protocol):
@@ -76,12 +90,16 @@ class RestDoor:
         patience: Patience = DEFAULT_PATIENCE,
         *,
         listener: socket.socket | None = None,
+        journal: Journal | None = None,
+        metrics: Metrics | None = None,
     ) -> RestDoor:
         """Listen at `ip:port` or `host:port`; port 0 stands for any free one.
 
         max_msg_mb_size: MiB (1 to 512) that a body may have; the handler's limit must be the same.
         listener: a copy of another gateway's; both accept from one queue, so that nobody who has
         connected is lost when one of them closes. Ours from now on, whatever happens.
+        journal: where its requests are entered; None = one of its own. metrics: answers
+        `GET /metrics`; None = that is a request like any other.
         Raises: DoorError with MindSpore Serving's texts.
         """
         assert handler.body_bytes_max == max_msg_mb_size * limits.MIB, max_msg_mb_size
@@ -93,7 +111,9 @@ class RestDoor:
                 listener.close()
             raise DoorError(str(error)) from None
         listener = listener or await _listen(where, address)
-        server = uvicorn.Server(_settings(_Application(handler), patience))
+        server = uvicorn.Server(
+            _settings(_Application(handler, journal or Journal(), metrics), patience)
+        )
         server.config.load()
         make_connection = partial(
             HttpConnection,
@@ -156,30 +176,58 @@ async def _wait_lost(connections: Any, timeout_s: float | None) -> None:
 class _Application:
     """The ASGI application: reads the body, asks the handler, sends the answer."""
 
-    def __init__(self, handler: HttpHandler) -> None:
+    def __init__(self, handler: HttpHandler, journal: Journal, metrics: Metrics | None) -> None:
         self._handler = handler
+        self._journal = journal
+        self._metrics = metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["raw_path"] == METRICS_TARGET and scope["method"] == "GET" and self._metrics:
+            await self._answer_metrics(self._metrics, scope, receive, send)
+            return
         connection: HttpConnection = scope["mindbus"]
         connection.handler_task = asyncio.current_task()
-        timeout = _timeout_of(scope["headers"])
+        headers = _read_headers(scope["headers"])
+        timeout = headers.get(TIMEOUT_HEADER)
         begin_s = connection.loop.time()
+        exchange = self._begin(headers, scope["client"])
+        content = b""
         try:
             body = await self._read_body(receive)
             reading_ms = int((connection.loop.time() - begin_s) * 1_000)
-            answer = await self._handler.handle(
+            exchange.request_bytes = 0 if body is None else len(body)
+            status, content = await self._handler.handle(
                 scope["method"], scope["raw_path"], body, timeout, reading_ms
             )
         except (asyncio.CancelledError, _GoneError):
+            exchange.fail("cancelled")
             if connection.is_abandoned:
                 return
             raise
         finally:
             connection.handler_task = None
-        status, content = answer
-        size = (b"content-length", str(len(content)).encode())
-        await send({"type": "http.response.start", "status": status, "headers": [JSON, size]})
-        await send({"type": "http.response.body", "body": content})
+            self._journal.end(exchange, len(content))
+        told = [(key.encode(), text.encode()) for key, text in self._journal.reply_keys(exchange)]
+        await _send(send, status, [JSON, *told], content)
+
+    def _begin(self, headers: dict[bytes, bytes], client: Any) -> Exchange:
+        request_id, traceparent = headers.get(_REQUEST_ID), headers.get(_TRACE)
+        exchange = self._journal.begin(
+            "rest",
+            None if request_id is None else request_id.decode("latin-1"),
+            None if traceparent is None else traceparent.decode("latin-1"),
+        )
+        exchange.peer = client
+        return exchange
+
+    async def _answer_metrics(self, metrics: Metrics, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._read_body(receive)
+        except _GoneError:
+            return
+        accept = _read_headers(scope["headers"]).get(_ACCEPT, b"")
+        content_type, text = await metrics(accept.decode("latin-1"))
+        await _send(send, 200, [(b"content-type", content_type.encode())], text)
 
     async def _read_body(self, receive: Any) -> bytes | None:
         message = await receive()
@@ -205,10 +253,19 @@ class _Application:
         raise _GoneError
 
 
-def _timeout_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
-    """The header that says how long the client waits; if it comes again, both are one value."""
-    values = [value for name, value in headers if name == TIMEOUT_HEADER]
-    return b", ".join(values) if values else None
+async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+    headers.append((b"content-length", str(len(content)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _read_headers(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers that mean something here; if one comes again, all are one value."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _HEADERS:
+            found[name] = found[name] + b", " + value if name in found else value
+    return found
 
 
 class _GoneError(Exception):

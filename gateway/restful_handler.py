@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.bus import Bus
+from gateway.exchange import note_failure
 from gateway.requests import failure_of_bus, joined, pack_request, text_for_client
 from protocol import head as heads
 from protocol import limits, restful, serving_texts, status
@@ -125,4 +126,5 @@ async def _first_error(body: bytes) -> RequestError | None:
 
 
 def _failed(spec: RequestSpec | None, reason: str, text: str) -> bytes:
+    note_failure(reason)
     return joined(restful.encode_failure(spec, reason, text))

@@ -55,6 +55,7 @@ SHELLS = {
     "gateway/grpc_door.py",
     "gateway/reuse_port.py",
     "gateway/http_connection.py",
+    "gateway/journal.py",
     "gateway/remote_bus.py",
     "gateway/rest_door.py",
     "gateway/restful_handler.py",
