@@ -17,6 +17,11 @@ class Dispatcher:
         self._outbox = outbox
         self._ticket = 0
 
+    @property
+    def attempts(self) -> int:
+        """How many attempts were begun."""
+        return self._ticket
+
     def serve(self, service: Service, now_ns: int) -> None:
         """Give waiting requests to free tokens until one of the two runs out."""
         lanes = service.lanes

@@ -52,6 +52,7 @@ def describe(core: Core, now_ns: int) -> dict[str, Any]:
         "tables": {"clients": len(core._clients), "deadlines": len(core._deadlines)},
         "counters": totals,
         "reasons": dict(counters.reasons),
+        "attempts": core._dispatcher.attempts,
         "book": core.book.describe(),
         "services": [
             {

@@ -4,7 +4,8 @@
 
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
      "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
-     "drain_patience_ms": n, "parent_pid": pid}
+     "drain_patience_ms": n, "parent_pid": pid, "slot": name, "control_path": path,
+     "has_access_log": false, "tells_numbers": false}
 
 (`services`: those whose workers run already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
@@ -22,8 +23,9 @@ gateway's, and then has `"fds": 1`; so has the answer, with a copy of the one th
 `leave`: other gateways listen at the same addresses, and get the clients: see `leave` of the doors.
 
 A command that fails is answered with {"id": n, "ok": false, "error": text}. After the start it
-says {"event": "started", "producers": [address, …], "workers": address | null}. The end of the
-commands ends the process.
+says {"event": "started", "producers": [address, …], "workers": address | null}; with
+`tells_numbers`, {"event": "numbers", "numbers": {…}} once a second if they have changed, so that
+every gateway can show those of all. The end of the commands ends the process.
 """
 
 from __future__ import annotations
@@ -48,12 +50,14 @@ from broker.core import Core
 from broker.switch import Switch
 from gateway.doors import DoorError
 from gateway.grpc_door import GrpcDoor
+from gateway.journal import Journal
 from gateway.ms_service_handler import MsServiceHandler
 from gateway.remote_bus import RemoteBus
 from gateway.rest_door import RestDoor
 from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings
 from mindbus.embedded_bus import EmbeddedBus
+from mindbus.scrape import Scraper
 from protocol import limits
 from protocol.client_session import ClientSettings
 from telemetry.log import configure, get_logger
@@ -68,6 +72,9 @@ DRAIN_POLL_S = 0.02
 
 #: What is left of the grace after SIGTERM from outside, when nobody names one.
 GRACE_MS_DEFAULT = 10_000
+
+#: How often a gateway tells what it has counted.
+TELL_S = 1.0
 
 #: Exit code after a bug of the broker; the supervisor starts another gateway.
 EXIT_FAILED = 70
@@ -100,6 +107,9 @@ class Gateway:
                 patience_ms = document["drain_patience_ms"]
                 settings = replace(settings, drain_patience_ms=patience_ms)
             self._bus = RemoteBus(self.producers_addresses[0], settings)
+        self._journal = Journal()
+        name, control_path = document.get("slot", "gateway/0"), document.get("control_path")
+        self._scraper = Scraper(name, self._bus.stats, self.numbers, control_path)
 
     async def open_grpc(
         self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
@@ -113,6 +123,7 @@ class Gateway:
             tls,
             reuse_port=reuse_port,
             connection_age_ms=self._connection_age_ms if reuse_port else 0,
+            journal=self._journal,
         )
         self._doors.append(door)
         log.info("door opened", address=door.address)
@@ -127,10 +138,26 @@ class Gateway:
     ) -> RestDoor:
         """Open the REST door, perhaps with a listening socket that is there. Raises DoorError."""
         handler = RestfulHandler(self._bus, max_msg_mb_size * limits.MIB)
-        door = await RestDoor.open(handler, address, max_msg_mb_size, tls, listener=listener)
+        door = await RestDoor.open(
+            handler,
+            address,
+            max_msg_mb_size,
+            tls,
+            listener=listener,
+            journal=self._journal,
+            metrics=self._scraper.scrape,
+        )
         self._doors.append(door)
         log.info("door opened", address=door.address)
         return door
+
+    def numbers(self) -> dict[str, Any]:
+        """What this gateway has counted of its doors: plain values."""
+        rest = [door for door in self._doors if isinstance(door, RestDoor)]
+        grpc = [door for door in self._doors if isinstance(door, GrpcDoor)]
+        return self._journal.numbers.describe(
+            sum(door.connections() for door in rest), sum(door.unread_bytes() for door in grpc)
+        )
 
     def set_requests_max(self, requests_max: int) -> None:
         """Change the broker's limit of requests, where the broker is ours."""
@@ -256,6 +283,18 @@ def _door_settings(command: dict[str, Any]) -> tuple[str, int, TlsSettings | Non
     return command["address"], command["max_msg_mb_size"], tls
 
 
+async def _tell_numbers(
+    gateway: Gateway, commands: CommandChannel, document: dict[str, Any]
+) -> None:
+    told: dict[str, Any] = {}
+    while document.get("tells_numbers"):
+        numbers = gateway.numbers()
+        if numbers != told:
+            told = numbers
+            commands.say({"event": "numbers", "numbers": numbers})
+        await asyncio.sleep(TELL_S)
+
+
 async def serve(document: dict[str, Any], channel: socket.socket) -> int:
     """Run a gateway until its commands end or SIGTERM drained it. Returns the exit code."""
     channel.setblocking(False)
@@ -275,6 +314,7 @@ async def serve(document: dict[str, Any], channel: socket.socket) -> int:
             "workers": gateway.workers_address,
         }
     )
+    tells = asyncio.create_task(_tell_numbers(gateway, commands, document))
     ends = asyncio.create_task(commands.ended.wait())
     stops = asyncio.create_task(terminated.wait())
     fails = asyncio.create_task(gateway.wait_failed())
@@ -282,7 +322,7 @@ async def serve(document: dict[str, Any], channel: socket.socket) -> int:
     code = EXIT_FAILED if fails.done() else 0
     if terminated.is_set():
         await gateway.drain(GRACE_MS_DEFAULT)
-    for task in (ends, stops, fails):
+    for task in (tells, ends, stops, fails):
         task.cancel()
     await gateway.close()
     return code

@@ -92,6 +92,7 @@ class ServerSettings:
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
     worker_log_directory: Path | None = None
+    has_access_log: bool = False
     ascend_root: Path = ASCEND_ROOT
     commands: Commands = field(default_factory=Commands)
     hang: HangLimits = field(default_factory=HangLimits)
@@ -281,14 +282,9 @@ class Server:
             directory = RunDirectory.open(self.settings.run_directory)
         except RunDirectoryError as error:
             raise StartError(str(error)) from None
-        supervisor = Supervisor(
-            directory,
-            self.settings.mode,
-            self.settings.restarts,
-            random.Random(),  # noqa: S311 - spreads restarts, keeps no secret
-            is_shared=self.settings.mode == STANDALONE,
-            hang=self.settings.hang,
-        )
+        chance = random.Random()  # noqa: S311 - spreads restarts, keeps no secret
+        mode, restarts, hang = self.settings.mode, self.settings.restarts, self.settings.hang
+        supervisor = Supervisor(directory, mode, restarts, chance, mode == STANDALONE, hang)
         supervisor.start()
         self._supervisor = supervisor
         self._infrastructure = supervisor.add(self._infrastructure_specs(directory))
@@ -307,6 +303,9 @@ class Server:
             "workers_address": directory.workers_address,
             "requests_max": self._requests_max,
             "ready_ms": self.settings.ready_ms,
+            "control_path": str(directory.control_path),
+            "has_access_log": self.settings.has_access_log,
+            "tells_numbers": self.settings.gateways > 1,
         }
         commands = self.settings.commands
         if self.settings.mode == EMBEDDED:
