@@ -115,8 +115,8 @@ class _Service:
         methods = {method.name: method for method in self._offer.methods}
         settings = SessionSettings(self._offer)
         self._bus = Bus(launch.workers_address, settings, stop, self._on_state, signals, page)
-        for model in servable.models.values():
-            model.on_patience = self._on_patience
+        for key, model in servable.models.items():
+            model.on_patience = partial(self._on_patience, key)
             model.on_wait = self._on_wait
         self._pipeline = Pipeline(
             servable.executor,
@@ -125,6 +125,7 @@ class _Service:
             is_remote=servable.model_calls is not None,
             device_width=servable.declaration.device_width,
         )
+        self._bus.read_numbers = self._pipeline.numbers
         self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects)
         self._epoch = 0
         self._faults_unsaid = 0
@@ -234,8 +235,10 @@ class _Service:
             self._page.start(started)
             self._page.work(progress[1])
 
-    def _on_patience(self, patience_ns: int) -> None:
+    def _on_patience(self, model_key: str, patience_ns: int) -> None:
         """On the thread that runs a model: this will take long, or it is over (0)."""
+        if patience_ns:
+            self._pipeline.note_compile(model_key)
         now_ns = time.monotonic_ns()
         until_ns = now_ns + patience_ns if patience_ns else 0
         if self._page is not None:

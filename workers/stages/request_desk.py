@@ -120,6 +120,7 @@ class RequestDesk:
             arrival.received_ns + budget_ms * NS_PER_MS,
             bool(fields.flags & head.FLAG_REDELIVERED),
             to.trace_id,
+            arrival.received_ns,
         )
 
     # ------------------------------------------------------------ out

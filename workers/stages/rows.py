@@ -44,7 +44,7 @@ class PendingRequest:
 
     __slots__ = (
         "deadline_ns", "dialect", "instances", "is_over", "is_redelivered", "is_started", "method",
-        "results", "spec", "ticket", "trace_id", "unfinished",
+        "received_ns", "results", "spec", "ticket", "trace_id", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,7 @@ class PendingRequest:
         deadline_ns: int,
         is_redelivered: bool,
         trace_id: bytes,
+        received_ns: int = 0,
     ) -> None:
         assert instances, spec
         self.ticket = ticket
@@ -65,6 +66,7 @@ class PendingRequest:
         self.method = method
         self.instances = instances
         self.deadline_ns = deadline_ns
+        self.received_ns = received_ns
         self.is_redelivered = is_redelivered
         #: Some of it has been taken to be computed.
         self.is_started = False
