@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from mindbus.bus_client import BusClient
+from mindbus.runtime_client import RuntimeClient
 from mindspore_serving.client import Client
 from tests.processes.doors import RestDoor
 from tests.processes.load import load
 from tests.processes.probe import probe_server
 from tests.processes.scrapes import Scrape
 from tests.processes.waiting import wait_until
+from tests.telemetry.dashboard import asked
 
 pytestmark = pytest.mark.process
 
@@ -88,6 +90,27 @@ def test_a_worker_that_is_killed_leaves_its_numbers_and_a_reason() -> None:
         assert shown.value("worker_restarts_total", servable="probe", reason="signal") == 1
         assert shown.value("worker_generation", servable="probe") == 2
         assert shown.value("workers_lost_total") == 1
+
+
+def test_a_real_scrape_has_what_the_dashboard_asks_for() -> None:
+    with probe_server() as server:
+        rest = RestDoor(server.rest_address, "probe")
+        rest.infer("checked", [{"x": 1.0}])
+        rest.infer("double", [{"x": ROW.tolist()}] * 3)  # a size that was not warmed
+        rest.send(b'{"instances": [{"x": 1.0}]}', "/model/nobody:double")
+        rest.close()
+        with RuntimeClient(server.run_directory) as client:
+            client.roll("restart", {})
+
+        def is_rolled() -> bool:
+            return Scrape(server.rest_address).value("rolling_progress", command="restart") == 1
+
+        wait_until(is_rolled)
+        shown = Scrape(server.rest_address).labels()
+    absent = {name for name in asked() if name not in shown}
+    assert absent <= {"mindbus_recompiles_total"}, absent  # if every size was warmed
+    for name in asked().keys() - absent:
+        assert asked()[name] <= shown[name], name
 
 
 def test_each_of_two_gateways_shows_the_whole_server() -> None:

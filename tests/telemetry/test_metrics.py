@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,7 +15,10 @@ from protocol.control import Histogram
 from telemetry import metrics
 from telemetry.metrics import Snapshot, render
 from tests.broker.helpers import MS, broker_with_worker, reply, request
+from tests.telemetry.dashboard import asked, dashboard, queries
 from workers.supervisor.slot import STATES
+
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
 
 SLOT = {
     "slot": "add/1/0",
@@ -158,3 +163,68 @@ def test_who_asks_for_openmetrics_gets_it() -> None:
 
 def test_the_states_of_slots_are_those_of_the_supervisor() -> None:
     assert metrics.WORKER_STATES == STATES
+
+
+# ---------------------------------------------------------------- the dashboard
+
+
+def whole_server() -> Snapshot:
+    """A snapshot in which every family has a sample."""
+    numbers = Numbers()
+    numbers.doors["rest"].end("OK", 1)
+    roll = {"command": "reload", "failure": None, "replacements": [{"state": "DONE"}]}
+    core = broker_with_worker(requests_max=1)
+    core.receive_from_client(b"c", request(1) + request(2), 0)
+    core.receive_from_worker(b"w1", reply(1), 3 * MS)
+    series = [
+        Histogram(name, tuple((label, "x") for label in labels), (1,), (1, 1), 2)
+        for name, (_, labels, _) in metrics.WORKER_SERIES.items()
+        if name not in ("instances", "recompiles")
+    ]
+    series += [
+        Histogram(
+            name, tuple((label, "x") for label in metrics.WORKER_SERIES[name][1]), (), (1,), 0
+        )
+        for name in ("instances", "recompiles")
+    ]
+    core.receive_from_worker(b"w1", control.pack(control.Heartbeat(numbers=tuple(series))), 0)
+    return Snapshot(
+        describe(core, 0),
+        supervisor(roll=roll),
+        {"gateway/0": numbers.describe(0, 0)},
+        {"broker": 0.0, "supervisor": 0.0},
+        {"add": None},
+    )
+
+
+def labels_by_name() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name, labels in samples(whole_server()):
+        found.setdefault(name, set()).update(dict(labels))
+    return found
+
+
+def test_every_query_of_the_dashboard_asks_for_what_there_is() -> None:
+    shown = labels_by_name()
+    for name, labels in asked().items():
+        assert name in shown, f"{name} is in the dashboard, but no scrape has it"
+        assert labels <= shown[name], (name, labels - shown[name])
+
+
+def test_the_dashboard_shows_requests_queues_computing_and_states() -> None:
+    assert len(list(queries())) > 30
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        assert panel["type"] == "row" or (panel["targets"] and panel["description"]), panel["title"]
+
+
+def test_the_documentation_lists_every_name_with_its_labels() -> None:
+    rows = re.findall(r"^\| `(mindbus_\w+)` \| (\w+) \| ([^|]*) \|", DOCUMENT, re.MULTILINE)
+    listed = {name: set(re.findall(r"`(\w+)`", labels)) for name, _, labels in rows}
+    shown: dict[str, set[str]] = {}
+    for name, labels in labels_by_name().items():
+        family = re.sub("_(bucket|sum|count)$", "", name) if "le" in labels else name
+        if not re.search("_(sum|count)$", name) or name in listed:
+            shown[family] = labels - {"le"}
+    assert listed == shown
