@@ -266,6 +266,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         ),
         hang=HangLimits(hang_ms=config.hang_ms),
         worker_log_directory=config.worker_log_directory,
+        has_access_log=config.access_log == "on",
     )
 
 

@@ -79,6 +79,7 @@ class ServeConfig:
     device_limit_ms: int = DEVICE_LIMIT_MS_DEFAULT
     connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     worker_log_directory: Path | None = None
+    access_log: str = "off"
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -251,6 +252,12 @@ SETTINGS = (
         "DIR",
         read_path,
         "a file for each worker's output (default: the terminal of the server)",
+    ),
+    Setting(
+        "access_log",
+        "on|off",
+        one_of(("on", "off")),
+        "a line in the log for each request at the doors (default: off)",
     ),
     Setting(
         "tls_certificate", "FILE", read_path, "PEM chain of both doors, which then speak TLS only"

@@ -5,7 +5,7 @@
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
      "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
      "drain_patience_ms": n, "parent_pid": pid, "slot": name, "control_path": path,
-     "has_access_log": false, "tells_numbers": false}
+     "has_access_log": false | null, "tells_numbers": false}
 
 (`services`: those whose workers run already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
@@ -60,7 +60,7 @@ from mindbus.embedded_bus import EmbeddedBus
 from mindbus.scrape import Scraper
 from protocol import limits
 from protocol.client_session import ClientSettings
-from telemetry.log import configure, get_logger
+from telemetry.log import configure, get_logger, write_access
 from workers.orphan import die_with_parent
 from workers.supervisor.child import FDS_MAX, RECEIVE_BYTES
 from workers.supervisor.json_lines import LineReader, encode_line
@@ -72,6 +72,9 @@ DRAIN_POLL_S = 0.02
 
 #: What is left of the grace after SIGTERM from outside, when nobody names one.
 GRACE_MS_DEFAULT = 10_000
+
+#: `on`: a line in the log for each request, where `mindbus serve --access-log` says nothing.
+ACCESS_LOG = "MINDBUS_ACCESS_LOG"
 
 #: How often a gateway tells what it has counted.
 TELL_S = 1.0
@@ -107,7 +110,7 @@ class Gateway:
                 patience_ms = document["drain_patience_ms"]
                 settings = replace(settings, drain_patience_ms=patience_ms)
             self._bus = RemoteBus(self.producers_addresses[0], settings)
-        self._journal = Journal()
+        self._journal = Journal(write_access if _has_access_log(document) else None)
         name, control_path = document.get("slot", "gateway/0"), document.get("control_path")
         self._scraper = Scraper(name, self._bus.stats, self.numbers, control_path)
 
@@ -276,6 +279,12 @@ class CommandChannel:
         """Send one line to the supervisor; it is small, and the supervisor always reads."""
         with contextlib.suppress(ConnectionError, BlockingIOError):
             socket.send_fds(self._channel, [encode_line(line)], list(fds))
+
+
+def _has_access_log(document: dict[str, Any]) -> bool:
+    """What the server was told; else what the environment says, for servers of start scripts."""
+    told = document.get("has_access_log")
+    return os.environ.get(ACCESS_LOG) == "on" if told is None else bool(told)
 
 
 def _door_settings(command: dict[str, Any]) -> tuple[str, int, TlsSettings | None]:

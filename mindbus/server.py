@@ -78,8 +78,8 @@ class ServerSettings:
 
     producers_addresses: beside the run directory's own. worker_log_directory: a file for each
     worker's standard output and error; a relative path begins where the process is when it starts
-    its servables; None = workers write where this process writes. ascend_root: where CANN is looked
-    for.
+    its servables; None = workers write where this process writes. has_access_log: None = as
+    MINDBUS_ACCESS_LOG says. ascend_root: where CANN is looked for.
     """
 
     run_directory: Path = field(default_factory=_own_run_directory)
@@ -92,7 +92,7 @@ class ServerSettings:
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
     worker_log_directory: Path | None = None
-    has_access_log: bool = False
+    has_access_log: bool | None = None
     ascend_root: Path = ASCEND_ROOT
     commands: Commands = field(default_factory=Commands)
     hang: HangLimits = field(default_factory=HangLimits)
