@@ -221,12 +221,12 @@ class Core:
         if request.done:
             self.counters.replies_late += 1
         else:
-            enter(request, code := head[heads.STATUS_OFFSET], now_ns)
+            waited_us = enter(request, code := head[heads.STATUS_OFFSET], now_ns)
             if code == status.OK:
                 self.counters.answered += 1
             else:
                 self.counters.failed += 1
-            answer = heads.restamp(head, request.request_id, 0)
+            answer = heads.restamp(head, request.request_id, waited_us)
             self.outbox.reply(request.client, request.head, answer, frames)
             self._finish(request)
         self.serve_backlog(worker.service, now_ns)

@@ -8,6 +8,7 @@ handler passes it on, and a handler that knows nothing of it is told of all the 
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import Any
 
 from protocol import status
 from protocol.trace_context import TraceContext
@@ -18,8 +19,8 @@ class Exchange:
     """What is known so far."""
 
     __slots__ = (
-        "begin_ns", "code", "context", "door", "parent", "peer", "reason", "reply_bytes",
-        "request_bytes", "request_id", "spec",
+        "begin_ns", "code", "context", "door", "parent", "peer", "reading_ns", "reason",
+        "reply_bytes", "request_bytes", "request_id", "span", "spec", "waited_us",
     )  # fmt: skip
 
     def __init__(
@@ -32,7 +33,13 @@ class Exchange:
         self.context = context
         #: what the client said, if our own span is in `context` now
         self.parent: TraceContext | None = None
+        #: our span, if there is one
+        self.span: Any = None
         self.begin_ns = begin_ns
+        #: how long the rest of it took to come
+        self.reading_ns = 0
+        #: how long it waited in the broker
+        self.waited_us = 0
         #: the client's address, as the door has it
         self.peer: object = ""
         #: which method it was for, once that was read

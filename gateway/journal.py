@@ -114,6 +114,7 @@ def _line(exchange: Exchange, code: str, end_ns: int) -> dict[str, Any]:
         "method": "" if spec is None else spec.method,
         "code": code,
         "reason": exchange.reason,
+        "queue_ms": exchange.waited_us / 1_000,
         "duration_ms": round((end_ns - exchange.begin_ns) / 1e6, 3),
         "request_bytes": exchange.request_bytes,
         "reply_bytes": exchange.reply_bytes,

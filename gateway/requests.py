@@ -18,11 +18,12 @@ _NOT_AVAILABLE = ("unknown_service", "no_worker")
 def failure_of_bus(head: bytes, frames: Sequence[Buffer]) -> RequestError | None:
     """The failure that the bus reports in a reply; None if a worker answered."""
     code = head[heads.STATUS_OFFSET]
-    if not code:
-        return None
     exchange = current()
     if exchange is not None:
         exchange.code = code
+        exchange.waited_us = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)[1]
+    if not code:
+        return None
     if head[heads.DIALECT_OFFSET] != heads.DIALECT_NATIVE:
         return None
     try:

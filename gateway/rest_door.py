@@ -195,6 +195,7 @@ class _Application:
         try:
             body = await self._read_body(receive)
             reading_ms = int((connection.loop.time() - begin_s) * 1_000)
+            exchange.reading_ns = reading_ms * 1_000_000
             exchange.request_bytes = 0 if body is None else len(body)
             status, content = await self._handler.handle(
                 scope["method"], scope["raw_path"], body, timeout, reading_ms

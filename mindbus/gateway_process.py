@@ -56,11 +56,13 @@ from gateway.remote_bus import RemoteBus
 from gateway.rest_door import RestDoor
 from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings
+from mindbus.door_tracer import DoorTracer
 from mindbus.embedded_bus import EmbeddedBus
 from mindbus.scrape import Scraper
 from protocol import limits
 from protocol.client_session import ClientSettings
 from telemetry.log import configure, get_logger, write_access
+from telemetry.tracing import open_tracer
 from workers.orphan import die_with_parent
 from workers.supervisor.child import FDS_MAX, RECEIVE_BYTES
 from workers.supervisor.json_lines import LineReader, encode_line
@@ -110,7 +112,11 @@ class Gateway:
                 patience_ms = document["drain_patience_ms"]
                 settings = replace(settings, drain_patience_ms=patience_ms)
             self._bus = RemoteBus(self.producers_addresses[0], settings)
-        self._journal = Journal(write_access if _has_access_log(document) else None)
+        self._tracer = open_tracer("gateway", os.environ)
+        self._journal = Journal(
+            write_access if _has_access_log(document) else None,
+            None if self._tracer is None else DoorTracer(self._tracer),
+        )
         name, control_path = document.get("slot", "gateway/0"), document.get("control_path")
         self._scraper = Scraper(name, self._bus.stats, self.numbers, control_path)
 
@@ -198,6 +204,8 @@ class Gateway:
         """Close everything at once."""
         await self.drain(0)
         await self._bus.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
 
 class CommandChannel:

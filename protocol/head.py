@@ -98,6 +98,10 @@ BUDGET_OFFSET = 16
 BODY_FRAMES_OFFSET = 22
 SERVICE_SIZE_OFFSET = 23
 
+#: Replies of a broker have in the place of the budget for how many microseconds the request waited
+#: for a worker; more than this is this.
+WAITED_US_MAX = 0xFFFF_FFFF
+
 #: request id and budget, next to each other: what the broker rewrites.
 RESTAMP = struct.Struct("!QI")
 REQUEST_ID = struct.Struct("!Q")

@@ -24,12 +24,14 @@ from protocol import worker_session as ws
 from protocol.dialects import DIALECTS, Dialect
 from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
+from telemetry.tracing import open_tracer
 from workers.boot import BootError, ProcessSignals, Servable, boot
 from workers.bus import WAKE, Bus, Delivery, Wake
 from workers.distributed.group_backend import GroupBackend
 from workers.launch import Launch, LaunchError, read_launch
 from workers.pipeline import Pipeline
 from workers.progress_page import STARTED_MAX, ProgressPage
+from workers.request_tracer import RequestTracer
 from workers.stages.request_desk import RequestDesk
 
 log = get_logger("WORKER")
@@ -127,6 +129,10 @@ class _Service:
         )
         self._bus.read_numbers = self._pipeline.numbers
         self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects)
+        self._tracer = _open_tracer(launch, servable)
+        if self._tracer is not None:
+            self._desk.is_tracing = True
+            self._pipeline.remember_works()
         self._epoch = 0
         self._faults_unsaid = 0
         self._faults_due_ns = 0
@@ -151,6 +157,8 @@ class _Service:
         if calls is not None:
             calls.abandon()
         self._pipeline.close()
+        if self._tracer is not None:
+            self._tracer.close()
         if calls is not None:
             calls.close()
 
@@ -199,11 +207,21 @@ class _Service:
 
     def _answer(self) -> None:
         desk = self._desk
+        end_ns = time.monotonic_ns() if desk.traced else 0
         if desk.tickets:
             self._bus.reply(self._epoch, desk.tickets, desk.replies)
             if self._page is not None:
                 self._page.end(desk.tickets)
             desk.tickets, desk.replies = [], []
+        if desk.traced:
+            self._trace(end_ns)
+
+    def _trace(self, end_ns: int) -> None:
+        """Make the spans of what was answered, when its replies are on their way."""
+        assert self._tracer is not None
+        for request, is_answered in self._desk.traced:
+            self._tracer.trace(request, is_answered, end_ns)
+        self._desk.traced.clear()
 
     def _log_faults(self) -> None:
         """Say what user code and models did wrong, at most once per interval, with its traceback.
@@ -281,6 +299,20 @@ class _Service:
             },
             "python_methods": [method.name for method in methods if method.has_python],
         }
+
+
+def _open_tracer(launch: Launch, servable: Servable) -> RequestTracer | None:
+    tracer = open_tracer("worker", os.environ)
+    if tracer is None:
+        return None
+    target, number = servable.device
+    about: dict[str, str | int] = {
+        "mindbus.worker": launch.worker_id,
+        "mindbus.servable": launch.servable_name,
+        "mindbus.version": launch.version,
+        "mindbus.device": f"{target}:{number}",
+    }
+    return RequestTracer(tracer, about)
 
 
 def _offer(launch: Launch, servable: Servable) -> control.Ready:

@@ -89,6 +89,10 @@ class Pipeline:
             expired, scheduler.expired = scheduler.expired, []
         return finished, expired
 
+    def remember_works(self) -> None:
+        """Let requests whose trace is recorded remember their works. Before the first one."""
+        self._scheduler.is_tracing = True
+
     def numbers(self) -> Numbers:
         """What was computed since the start. On any thread."""
         with self._lock:

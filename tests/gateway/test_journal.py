@@ -69,6 +69,7 @@ def test_a_line_of_the_access_log_says_who_what_and_how_it_ended() -> None:
         "method": "add_common",
         "code": "RESOURCE_EXHAUSTED",
         "reason": "queue_full",
+        "queue_ms": 0.0,
         "request_bytes": 12,
         "reply_bytes": 34,
     }
