@@ -267,6 +267,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         hang=HangLimits(hang_ms=config.hang_ms),
         worker_log_directory=config.worker_log_directory,
         has_access_log=config.access_log == "on",
+        npu_smi=config.npu_smi,
     )
 
 

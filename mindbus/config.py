@@ -80,6 +80,7 @@ class ServeConfig:
     connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     worker_log_directory: Path | None = None
     access_log: str = "off"
+    npu_smi: str | None = None
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -258,6 +259,12 @@ SETTINGS = (
         "on|off",
         one_of(("on", "off")),
         "a line in the log for each request at the doors (default: off)",
+    ),
+    Setting(
+        "npu_smi",
+        "PROGRAM",
+        read_text,
+        "ask this program for the usage of Ascend devices, for /metrics (default: none is asked)",
     ),
     Setting(
         "tls_certificate", "FILE", read_path, "PEM chain of both doors, which then speak TLS only"

@@ -5,7 +5,7 @@
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
      "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
      "drain_patience_ms": n, "parent_pid": pid, "slot": name, "control_path": path,
-     "has_access_log": false | null, "tells_numbers": false}
+     "has_access_log": false | null, "tells_numbers": false, "npu_smi": program | null}
 
 (`services`: those whose workers run already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
@@ -118,7 +118,9 @@ class Gateway:
             None if self._tracer is None else DoorTracer(self._tracer),
         )
         name, control_path = document.get("slot", "gateway/0"), document.get("control_path")
-        self._scraper = Scraper(name, self._bus.stats, self.numbers, control_path)
+        self._scraper = Scraper(
+            name, self._bus.stats, self.numbers, control_path, document.get("npu_smi")
+        )
 
     async def open_grpc(
         self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
@@ -203,6 +205,7 @@ class Gateway:
     async def close(self) -> None:
         """Close everything at once."""
         await self.drain(0)
+        self._scraper.close()
         await self._bus.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mindbus.npu_smi import NpuSampler
 from mindbus.readiness import why_servables_not_ready
 from protocol.errors import RemoteProtocolError, RequestError
 from telemetry.metrics import Snapshot, render
@@ -71,7 +72,8 @@ class Scraper:
     """Answers the scrapes of one gateway.
 
     name: of the gateway's slot. read_stats: asks the broker. own_numbers: what this gateway counts.
-    control_path: of the supervisor's socket; None = nobody supervises.
+    control_path: of the supervisor's socket; None = nobody supervises. npu_smi: a program that is
+    asked for the usage of Ascend devices, beside the scrapes; None = nobody is.
     """
 
     def __init__(
@@ -80,7 +82,11 @@ class Scraper:
         read_stats: Callable[[], Awaitable[Answer]],
         own_numbers: Callable[[], Mapping[str, Any]],
         control_path: str | None,
+        npu_smi: str | None = None,
     ) -> None:
+        self._npus: NpuSampler | None = None
+        if npu_smi and control_path is not None:
+            self._npus = NpuSampler(npu_smi, lambda: read_status(control_path))
         self._name = name
         self._own_numbers = own_numbers
         self._sources = {"broker": Source(read_stats)}
@@ -101,9 +107,15 @@ class Scraper:
             not_ready = why_servables_not_ready(supervisor, broker)
         gateways[self._name] = self._own_numbers()
         ages_s = {name: source.age_s() for name, source in self._sources.items()}
-        snapshot = Snapshot(broker, supervisor, gateways, ages_s, not_ready)
+        devices = {} if self._npus is None else self._npus.describe()
+        snapshot = Snapshot(broker, supervisor, gateways, ages_s, not_ready, devices)
         # A large server has thousands of lines: requests go on while they are written.
         return await asyncio.to_thread(render, snapshot, accept)
+
+    def close(self) -> None:
+        """Measure no more."""
+        if self._npus is not None:
+            self._npus.close()
 
 
 async def read_status(control_path: str) -> Answer:

@@ -93,6 +93,7 @@ class ServerSettings:
     restarts: RestartLimits = field(default_factory=RestartLimits)
     worker_log_directory: Path | None = None
     has_access_log: bool | None = None
+    npu_smi: str | None = None
     ascend_root: Path = ASCEND_ROOT
     commands: Commands = field(default_factory=Commands)
     hang: HangLimits = field(default_factory=HangLimits)
@@ -306,6 +307,7 @@ class Server:
             "control_path": str(directory.control_path),
             "has_access_log": self.settings.has_access_log,
             "tells_numbers": self.settings.gateways > 1,
+            "npu_smi": self.settings.npu_smi,
         }
         commands = self.settings.commands
         if self.settings.mode == EMBEDDED:

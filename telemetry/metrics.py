@@ -83,6 +83,7 @@ class Snapshot(NamedTuple):
     broker: the answer to STATS. supervisor: its status. Both None if there is none, or if it has
     never answered. gateways: by name, see `gateway.numbers`. ages_s: how old the words of `broker`
     and `supervisor` are; 0 if they are new. not_ready: by servable, why it is not ready.
+    devices: by name, what was measured of them and how long ago.
     """
 
     broker: Mapping[str, Any] | None
@@ -90,7 +91,7 @@ class Snapshot(NamedTuple):
     gateways: Mapping[str, Mapping[str, Any]]
     ages_s: Mapping[str, float]
     not_ready: Mapping[str, str | None]
-    devices: Sequence[Metric] = ()
+    devices: Mapping[str, Mapping[str, Any]] = {}
 
 
 def render(snapshot: Snapshot, accept: str = "") -> tuple[str, bytes]:
@@ -123,7 +124,7 @@ def _families(snapshot: Snapshot) -> Iterator[Metric]:
         yield from _of_slots(snapshot.supervisor["slots"])
         yield from _of_processes(snapshot.supervisor)
     yield from _of_gateways(snapshot.gateways)
-    yield from snapshot.devices
+    yield from _of_devices(snapshot.devices)
 
 
 def _of_sources(snapshot: Snapshot) -> Iterator[Metric]:
@@ -307,6 +308,16 @@ def _of_gateways(gateways: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
         connections.add_metric([gateway], numbers["connections"])
         unread.add_metric([gateway], numbers["unread_bytes"])
     yield from (ended, took, inflight, connections, unread)
+
+
+def _of_devices(devices: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    usage = _gauge("npu_usage_ratio", "How busy or full a part is, by npu-smi.", "device", "part")
+    age = _gauge("npu_sample_age_seconds", "How old what npu-smi said is.", "device")
+    for device, sample in devices.items():
+        for part, value in sample["values"].items():
+            usage.add_metric([device, part], value)
+        age.add_metric([device], sample["age_s"])
+    yield from (usage, age)
 
 
 # ---------------------------------------------------------------- inside

@@ -50,6 +50,7 @@ def test_every_setting_has_a_flag_and_a_variable_that_mean_the_same() -> None:
         "device_limit_ms": "1",
         "worker_log_directory": "/l",
         "access_log": "on",
+        "npu_smi": "npu-smi",
         "tls_certificate": "/c",
         "tls_private_key": "/p",
         "tls_client_ca": "/a",

@@ -134,6 +134,24 @@ def test_each_of_two_gateways_shows_the_whole_server() -> None:
         wait_until(is_whole)
 
 
+def test_scrapes_do_not_wait_for_a_broker_that_is_stopped() -> None:
+    with probe_server("--mode", "standalone") as server:
+        wait_until(lambda: Scrape(server.rest_address).value("up", source="broker") == 1)
+        pid = server.slot("broker/0")["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            scrapes = [Scrape(server.rest_address) for _ in range(20)]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        took_s = sorted(scrape.took_s for scrape in scrapes)
+        assert took_s[len(took_s) // 2] < SCRAPE_S, took_s
+        assert scrapes[-1].value("up", source="broker") == 0
+        assert scrapes[-1].value("age_seconds", source="broker") > 0.1
+        assert scrapes[-1].value("requests_max") == 10_000, "the last numbers are shown"
+        assert scrapes[-1].value("up", source="supervisor") == 1
+        wait_until(lambda: Scrape(server.rest_address).value("up", source="broker") == 1)
+
+
 def test_scrapes_are_quick_under_load() -> None:
     with probe_server() as server:
 

@@ -194,6 +194,7 @@ def whole_server() -> Snapshot:
         {"gateway/0": numbers.describe(0, 0)},
         {"broker": 0.0, "supervisor": 0.0},
         {"add": None},
+        {"Ascend:0": {"age_s": 1.0, "values": {"aicore": 0.5}}},
     )
 
 
