@@ -27,6 +27,7 @@ from typing import Any
 
 from broker import service as states
 from broker.admission import Admission, Settings
+from broker.book import Book, enter
 from broker.deadlines import Deadlines
 from broker.dispatcher import Dispatcher
 from broker.invariants import check
@@ -39,6 +40,7 @@ from broker.watchers import Watchers
 from protocol import control, limits, native, status
 from protocol import head as heads
 from protocol.errors import RemoteProtocolError
+from protocol.head import FIXED_BYTES, SERVICE_SIZE_OFFSET
 
 NS_PER_MS = 1_000_000
 
@@ -55,13 +57,14 @@ class Core:
 
     def __init__(self, settings: Settings) -> None:
         self.admission = Admission(settings)
+        self.book = Book()
         self.outbox = Outbox()
         self.counters = Counters()
         self.registration = Registration(self)
         self._clients: dict[Hashable, dict[int, Request]] = {}
         self._deadlines = Deadlines()
         self._dispatcher = Dispatcher(self.outbox)
-        self._quarantine = Quarantine(settings.quarantine_ms)
+        self._quarantine = Quarantine(settings.quarantine_ms, settings.attempts_max)
         self._watchers = Watchers(self.outbox)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
         self._others: dict[int, Callable[[Hashable, bytes, int], None]] = {
@@ -107,21 +110,24 @@ class Core:
         if outstanding is not None and request_id in outstanding:
             self.counters.duplicates += 1  # the running one will answer both
             return None
-        key = heads.service_of(head)
+        key = head[FIXED_BYTES : FIXED_BYTES + head[SERVICE_SIZE_OFFSET]]
         service = self.registration.routes.get(key)
         if self.registration.splits:
             service = self.registration.resolve(key)
-        if service is None:
-            service = self.registration.resolve_label(key)
+        service = service or self.registration.resolve_label(key)
         if service is None:
             return self._refuse(client, head, *self.registration.why_not(key))
-        if self._quarantine and self._refuse_poison(client, head, frames, service, now_ns):
-            return None
+        if self._quarantine:
+            poison = self._quarantine.refusal(service.key, head, frames, now_ns)
+            if poison is not None:
+                return self._refuse(client, head, *poison)
         body_bytes = sum(map(len, frames))
         refusal = self.admission.refusal(head, body_bytes, service)
         if refusal is not None:
             return self._refuse(client, head, *refusal)
-        budget_ms = min(budget_ms or self.settings.budget_ms_default, limits.BUDGET_MS_MAX)
+        budget_ms = budget_ms or self.admission.settings.budget_ms_default
+        if budget_ms > limits.BUDGET_MS_MAX:
+            budget_ms = limits.BUDGET_MS_MAX
         deadline_ns = now_ns + budget_ms * NS_PER_MS
         request = Request(
             client, request_id, head, frames, body_bytes, service, now_ns, deadline_ns
@@ -139,19 +145,6 @@ class Core:
             self._dispatcher.dispatch(request, worker, now_ns)
         return None
 
-    def _refuse_poison(
-        self, client: Hashable, head: bytes, frames: list[Frame], service: Service, now_ns: int
-    ) -> bool:
-        wait_ms = self._quarantine.refused_for_ms(service.key, head, frames, now_ns)
-        if not wait_ms:
-            return False
-        message = (
-            f"the same request killed {self.settings.attempts_max} workers of "
-            f"{service.key.decode()} lately; it is refused for {wait_ms} ms more"
-        )
-        self._refuse(client, head, "poison_suspected", message)
-        return True
-
     def _receive_other(self, client: Hashable, head: bytes, now_ns: int) -> None:
         """A parcel that is no request: rare, so it may cost more."""
         if head[2] != heads.VERSION:
@@ -163,12 +156,11 @@ class Core:
             return self._refuse(client, head, "malformed", message)
         return receive(client, head, now_ns)
 
-    def _receive_cancel(self, client: Hashable, head: bytes, _now_ns: int) -> None:
+    def _receive_cancel(self, client: Hashable, head: bytes, now_ns: int) -> None:
         (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
         request = self._clients.get(client, {}).get(request_id)
         if request is not None:
-            self.counters.cancelled += 1
-            self._finish(request)
+            self._cancel(request, now_ns)
 
     def _receive_probe(self, client: Hashable, head: bytes, _now_ns: int) -> None:
         self.outbox.to_clients.append((client, [head[:22] + b"\0" + head[23:]]))
@@ -180,12 +172,16 @@ class Core:
     def _receive_watch(self, client: Hashable, _head: bytes, _now_ns: int) -> None:
         self._watchers.add(client, self.admission.is_draining)
 
-    def client_lost(self, client: Hashable) -> None:
+    def client_lost(self, client: Hashable, now_ns: int) -> None:
         """The client is gone: its waiting requests are taken out, its running ones dropped."""
         self._watchers.forget(client)
         for request in list(self._clients.get(client, {}).values()):
-            self.counters.cancelled += 1
-            self._finish(request)
+            self._cancel(request, now_ns)
+
+    def _cancel(self, request: Request, now_ns: int) -> None:
+        self.counters.cancelled += 1
+        enter(request, status.CANCELLED, now_ns)
+        self._finish(request)
 
     # ------------------------------------------------------------ from workers
 
@@ -225,11 +221,12 @@ class Core:
         if request.done:
             self.counters.replies_late += 1
         else:
-            if head[heads.STATUS_OFFSET] == status.OK:
+            waited_us = enter(request, code := head[heads.STATUS_OFFSET], now_ns)
+            if code == status.OK:
                 self.counters.answered += 1
             else:
                 self.counters.failed += 1
-            answer = heads.restamp(head, request.request_id, 0)
+            answer = heads.restamp(head, request.request_id, waited_us)
             self.outbox.reply(request.client, request.head, answer, frames)
             self._finish(request)
         self.serve_backlog(worker.service, now_ns)
@@ -301,7 +298,7 @@ class Core:
             )
             if request.deaths == request.attempt:
                 self._quarantine.add(service.key, request.head, request.frames, now_ns)
-            self._fail(request, "worker_lost", message)
+            self._fail(request, "worker_lost", message, now_ns)
         self.serve_backlog(service, now_ns)
         self.registration.rehome(service, now_ns)
 
@@ -317,8 +314,9 @@ class Core:
 
     # ------------------------------------------------------------ endings
 
-    def _fail(self, request: Request, reason: str, message: str) -> None:
+    def _fail(self, request: Request, reason: str, message: str, now_ns: int) -> None:
         self.counters.failed += 1
+        enter(request, status.REASONS[reason].grpc, now_ns)
         self.counters.reasons[reason] += 1
         self.outbox.fail(request.client, request.head, reason, message)
         self._finish(request)
@@ -327,6 +325,8 @@ class Core:
         """Answer a request that was not accepted."""
         self.counters.refused += 1
         self.counters.reasons[reason] += 1
+        service = self.registration.routes.get(heads.service_of(head))
+        self.book.refusals[b"" if service is None else service.key, reason] += 1
         self.outbox.fail(client, head, reason, message)
 
     def _finish(self, request: Request) -> None:
@@ -357,16 +357,16 @@ class Core:
             where = "running" if request.waits_in is None else "waiting"
             key = request.service.key.decode()
             message = f"the budget ran out after {waited_ms} ms, {where} ({key})"
-            self._fail(request, "deadline_exceeded", message)
+            self._fail(request, "deadline_exceeded", message, now_ns)
         self.registration.handle_timer(now_ns)
 
     # ------------------------------------------------------------ for registration and lamps
 
-    def fail_backlog(self, service: Service, reason: str, message: str) -> None:
+    def fail_backlog(self, service: Service, reason: str, message: str, now_ns: int) -> None:
         """Answer every waiting request of a service with a failure."""
         for lane in service.lanes:
             for request in (*lane.suspects.take_all(), *lane.backlog.take_all()):
-                self._fail(request, reason, message)
+                self._fail(request, reason, message, now_ns)
 
     def note(self, *event: Any) -> None:
         """Remember a transition for `story`."""

@@ -17,6 +17,11 @@ class Dispatcher:
         self._outbox = outbox
         self._ticket = 0
 
+    @property
+    def attempts(self) -> int:
+        """How many attempts were begun."""
+        return self._ticket
+
     def serve(self, service: Service, now_ns: int) -> None:
         """Give waiting requests to free tokens until one of the two runs out."""
         lanes = service.lanes
@@ -32,6 +37,7 @@ class Dispatcher:
                     break
                 request = lane.backlog.next()
                 assert request is not None, service.key
+                request.dispatched_ns = now_ns
                 self.dispatch(request, worker, now_ns)
 
     def _serve_suspects(self, service: Service, lane: Lane, now_ns: int) -> bool:
@@ -51,6 +57,7 @@ class Dispatcher:
             return False
         request = lane.suspects.next()
         if request is not None:
+            request.dispatched_ns = now_ns
             self.dispatch(request, worker, now_ns)
             return False
         lane.kept = None

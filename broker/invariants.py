@@ -29,6 +29,7 @@ def check(core: Core) -> None:
     counters = core.counters
     ended = counters.answered + counters.failed + counters.cancelled
     assert counters.accepted == ended + len(held), "accounting identity"
+    assert core.book.ended() == ended, "the book has what ended, once each"
 
 
 def _check_totals(core: Core, held: list[Request]) -> None:

@@ -18,7 +18,9 @@ NS_PER_MS = 1_000_000
 class Quarantine:
     """Fingerprints of requests, each until its time is over; the oldest go when there are many."""
 
-    def __init__(self, period_ms: int) -> None:
+    def __init__(self, period_ms: int, deaths: int = limits.ATTEMPTS_MAX) -> None:
+        """deaths: of workers, by which a request gets here."""
+        self._deaths = deaths
         self._period_ns = period_ms * NS_PER_MS
         #: fingerprint -> until when; in the order of their ends
         self._until_ns: dict[bytes, int] = {}
@@ -35,6 +37,19 @@ class Quarantine:
         self._until_ns[fingerprint] = now_ns + self._period_ns
         while len(self._until_ns) > limits.QUARANTINED_MAX:
             del self._until_ns[next(iter(self._until_ns))]
+
+    def refusal(
+        self, service_key: bytes, head: bytes, frames: Sequence[Frame], now_ns: int
+    ) -> tuple[str, str] | None:
+        """Reason and message if such a request is refused yet."""
+        wait_ms = self.refused_for_ms(service_key, head, frames, now_ns)
+        if not wait_ms:
+            return None
+        text = (
+            f"the same request killed {self._deaths} workers of {service_key.decode()} lately; "
+            f"it is refused for {wait_ms} ms more"
+        )
+        return "poison_suspected", text
 
     def refused_for_ms(
         self, service_key: bytes, head: bytes, frames: Sequence[Frame], now_ns: int

@@ -81,6 +81,8 @@ class Registration:
             self._core.worker_lost(worker, now_ns, f"it disconnected: {reason}")
         elif head.command == heads.HEARTBEAT:
             worker.progress = progress = control.unpack_heartbeat(frames)
+            if progress.numbers:
+                worker.service.page.hear(worker.worker_id, worker.generation, progress.numbers)
             worker.patient_until_ns = (
                 now_ns + progress.patience_ms * NS_PER_MS if progress.patience_ms else 0
             )
@@ -271,7 +273,9 @@ class Registration:
         service = self.services.get(key)
         if service is None:
             servable, version = heads.split_service_key(key)
-            service = self.services[key] = self.routes[key] = Service(key, servable, version)
+            service = self.services[key] = self.routes[key] = Service(
+                key, servable, version, self._core.book.page(key)
+            )
             self.given_up.pop(key, None)
             self.given_up.pop(heads.service_key(servable, 0), None)
         return service
@@ -346,7 +350,7 @@ class Registration:
         for worker in list(service.workers):  # extra workers, which can do nothing alone
             self._core.outbox.control(worker.routing_id, control.Disconnect(message))
             self._core.worker_lost(worker, now_ns, message)
-        self._core.fail_backlog(service, "no_worker", message)
+        self._core.fail_backlog(service, "no_worker", message, now_ns)
         del self.services[service.key]
         del self.routes[service.key]
         self.given_up[service.key] = message

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+from broker.book import Page
 from broker.lane import Backlog, Lane
 from protocol import control
 from protocol import head as heads
@@ -36,6 +37,7 @@ class Request:
         "client",
         "deadline_ns",
         "deaths",
+        "dispatched_ns",
         "done",
         "frames",
         "head",
@@ -68,9 +70,11 @@ class Request:
         self.frames = frames
         self.body_bytes = body_bytes
         self.service = service
-        self.lane = service.lane_of(head)
+        self.lane = service.lanes[0] if len(service.lanes) == 1 else service.lane_of(head)
         self.since_ns = now_ns
         self.deadline_ns = deadline_ns
+        #: when its last attempt began, if one did; until then, when it came
+        self.dispatched_ns = now_ns
         #: executions begun so far; at most `attempts_max`
         self.attempt = 0
         #: workers that it may have killed; a suspect has at least one
@@ -155,14 +159,17 @@ class Service:
         "give_up_ns",
         "key",
         "lanes",
+        "page",
         "retired",
         "servable",
         "version",
         "workers",
     )
 
-    def __init__(self, key: bytes, servable: str, version: int) -> None:
+    def __init__(self, key: bytes, servable: str, version: int, page: Page | None = None) -> None:
         self.key = key
+        #: its numbers, which outlive it
+        self.page = page or Page()
         self.servable = servable
         self.version = version
         self.workers: dict[Worker, None] = {}
@@ -200,6 +207,7 @@ class Service:
 
     def add_worker(self, worker: Worker, methods: frozenset[bytes]) -> None:
         """Take in a worker and offer its tokens. methods: the names that it offers."""
+        self.page.offer(methods)
         if worker.is_extra:
             self._split(methods)
         self.workers[worker] = None

@@ -52,12 +52,15 @@ def describe(core: Core, now_ns: int) -> dict[str, Any]:
         "tables": {"clients": len(core._clients), "deadlines": len(core._deadlines)},
         "counters": totals,
         "reasons": dict(counters.reasons),
+        "attempts": core._dispatcher.attempts,
+        "book": core.book.describe(),
         "services": [
             {
                 "service": service.key.decode(),
                 "servable": service.servable,
                 "version": service.version,
                 "queued": service.queued,
+                "queued_bytes": _queued_bytes(service),
                 "suspects": sum(lane.suspects.count for lane in service.lanes),
                 "second_attempts": _second_attempts(service),
                 "waiting_ms": _waiting_ms(service, now_ns),
@@ -99,6 +102,11 @@ def _waiting_ms(service: Service, now_ns: int) -> int:
     backlogs = [each for lane in service.lanes for each in (lane.backlog, lane.suspects)]
     oldest_ns = min((request.since_ns for each in backlogs for request in each), default=now_ns)
     return (now_ns - oldest_ns) // NS_PER_MS
+
+
+def _queued_bytes(service: Service) -> int:
+    backlogs = [each for lane in service.lanes for each in (lane.backlog, lane.suspects)]
+    return sum(request.body_bytes for backlog in backlogs for request in backlog)
 
 
 def _second_attempts(service: Service) -> int:

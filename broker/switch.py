@@ -215,7 +215,7 @@ class Switch:
 
     def _lose(self, client: Hashable) -> None:
         self.core.counters.clients_gone += 1
-        self.core.client_lost(client)
+        self.core.client_lost(client, time.monotonic_ns())
 
     def _send_watched(self, envelope: tuple[bytes, ...], parts: list[Any], size: int) -> None:
         # ZeroMQ frees the frames of a message in their order, so the last one tells of all.

@@ -9,7 +9,7 @@ DEADLINE_EXCEEDED and CANCELLED.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any, NoReturn, Protocol
@@ -19,6 +19,8 @@ import grpc.aio
 
 from gateway.addresses import AddressError, TcpAddress, UnixAddress, parse_grpc_address
 from gateway.doors import DoorError
+from gateway.exchange import Exchange
+from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
 from gateway.requests import RETRY_AFTER_MS
 from gateway.reuse_port import leave, listeners_at, steer_away
 from gateway.rpcs import NO_RPCS, BothStreams, Rpcs, ServerStream, Unary
@@ -49,6 +51,10 @@ AGE_JITTER = 0.2
 
 #: Trailing metadata of a refused call: the name of its reason (`protocol.status.REASONS`).
 REASON_KEY = "mindbus-reason"
+
+
+#: Which code a failed call ends with.
+CodeOf = Callable[[RequestError], grpc.StatusCode]
 
 
 class PredictHandler(Protocol):
@@ -88,6 +94,7 @@ class GrpcDoor:
         reuse_port: bool = False,
         connection_age_ms: int = 0,
         unread_bytes_max: int = limits.UNREAD_BYTES_MAX,
+        journal: Journal | None = None,
     ) -> GrpcDoor:
         """Listen at `ip:port`, `host:port` or `unix:path`; port 0 stands for any free one.
 
@@ -96,6 +103,7 @@ class GrpcDoor:
         reuse_port: share the port with other gateways of this server (SO_REUSEPORT).
         connection_age_ms: after which a client is told to connect again (GOAWAY); 0 = never.
         unread_bytes_max: of the replies that one connection has not taken yet.
+        journal: where its calls are entered; None = one of its own.
         Raises: DoorError with MindSpore Serving's texts; also if a TLS file cannot be read.
         """
         assert limits.MESSAGE_MB_MIN <= max_msg_mb_size <= limits.MESSAGE_MB_MAX, max_msg_mb_size
@@ -117,7 +125,7 @@ class GrpcDoor:
                 ("grpc.server.max_pending_requests_hard_limit", limits.CONNECTION_CALLS_MAX),
             ]
         )
-        service = _Service(handler, rpcs, unread_bytes_max)
+        service = _Service(handler, rpcs, unread_bytes_max, journal or Journal())
         server.add_generic_rpc_handlers((service,))
         try:
             if credentials is None:
@@ -164,15 +172,19 @@ class GrpcDoor:
 class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The RPCs of the door; every other name is answered UNIMPLEMENTED by grpcio."""
 
-    def __init__(self, handler: PredictHandler, rpcs: Rpcs, unread_bytes_max: int) -> None:
-        self._handler = handler
+    def __init__(
+        self, handler: PredictHandler, rpcs: Rpcs, unread_bytes_max: int, journal: Journal
+    ) -> None:
+        self._journal = journal
         self._unread_bytes_max = unread_bytes_max
         #: by the peer's address; all clients of a unix socket have one
         self.unread_bytes: dict[str, int] = {}
         self._methods = {
-            PREDICT: grpc.unary_unary_rpc_method_handler(self._predict),
+            PREDICT: grpc.unary_unary_rpc_method_handler(
+                partial(self._answer, handler.predict, _predict_code_of)
+            ),
             **{
-                name: grpc.unary_unary_rpc_method_handler(partial(self._answer, answer))
+                name: grpc.unary_unary_rpc_method_handler(partial(self._answer, answer, _code_of))
                 for name, answer in rpcs.unary.items()
             },
             **{
@@ -189,44 +201,66 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         """The handler of an RPC by its full name; None if there is none."""
         return self._methods.get(call.method)
 
-    async def _answer(self, answer: Unary, body: bytes, context: Context) -> bytes:
+    async def _answer(self, answer: Unary, code_of: CodeOf, body: bytes, context: Context) -> bytes:
+        exchange = self._begin(len(body), context)
+        size = 0
         try:
             reply = await answer(body, _budget_ms(context))
-            self._note_reply(context, len(reply))
+            size = len(reply)
+            self._note_reply(context, size)
+        except asyncio.CancelledError:
+            exchange.fail("cancelled")
+            raise
         except RequestError as error:
-            await _abort(context, error)
+            exchange.fail(error.reason)
+            await _abort(context, error, code_of(error), self._journal.reply_keys(exchange))
+        finally:
+            self._journal.end(exchange, size)
         return reply
 
     async def _stream_out(
         self, answer: ServerStream, body: bytes, context: Context
     ) -> AsyncIterator[bytes]:
-        try:
-            async with aclosing(answer(body)) as replies:  # type: ignore[type-var]
-                async for reply in replies:
-                    yield reply
-        except RequestError as error:
-            await _abort(context, error)
+        async for reply in self._carry(answer(body), len(body), context):
+            yield reply
 
     async def _stream(
         self, answer: BothStreams, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[bytes]:
-        # What a client does not take is not written: grpcio waits with each message of a stream.
-        try:
-            async with aclosing(answer(requests, _budget_ms(context))) as replies:  # type: ignore[type-var]
-                async for reply in replies:
-                    yield reply
-        except RequestError as error:
-            await _abort(context, error)
+        async for reply in self._carry(answer(requests, _budget_ms(context)), 0, context):
+            yield reply
 
-    async def _predict(self, body: bytes, context: Context) -> bytes:
+    async def _carry(
+        self, replies: AsyncIterator[bytes], request_bytes: int, context: Context
+    ) -> AsyncIterator[bytes]:
+        """A stream is one exchange. What a client does not take is not written: grpcio waits with
+        each message."""
+        exchange = self._begin(request_bytes, context)
+        size = 0
         try:
-            reply = await self._handler.predict(body, _budget_ms(context))
-            self._note_reply(context, len(reply))
+            async with aclosing(replies):  # type: ignore[type-var]
+                async for reply in replies:
+                    size += len(reply)
+                    yield reply
+        except (asyncio.CancelledError, GeneratorExit):
+            exchange.fail("cancelled")
+            raise
         except RequestError as error:
-            code = _CODES.get(error.reason, grpc.StatusCode.INVALID_ARGUMENT)
-            await context.abort(code, error.message, ((REASON_KEY, error.reason),))
-            raise AssertionError("abort returned") from None
-        return reply
+            exchange.fail(error.reason)
+            keys = self._journal.reply_keys(exchange)
+            await _abort(context, error, _code_of(error), keys)
+        finally:
+            self._journal.end(exchange, size)
+
+    def _begin(self, request_bytes: int, context: Context) -> Exchange:
+        """Enter a call; what its client is told of it rides in the trailing metadata."""
+        given = dict(context.invocation_metadata() or ())
+        journal = self._journal
+        request_id, traceparent = given.get(REQUEST_ID_KEY), given.get(TRACE_KEY)
+        exchange = journal.begin("grpc", request_id, traceparent, request_bytes)
+        exchange.peer = context.peer()
+        context.set_trailing_metadata(journal.reply_keys(exchange))
+        return exchange
 
     def _note_reply(self, context: Context, size: int) -> None:
         """Count a reply until it has left: grpcio holds what a connection does not take.
@@ -258,13 +292,26 @@ def _budget_ms(context: Context) -> int | None:
     return None if remaining_s is None else max(1, int(remaining_s * 1000))
 
 
-async def _abort(context: Context, error: RequestError) -> NoReturn:
-    """End a call with the code of its reason (`protocol.status`)."""
-    reason = REASONS[error.reason]
-    metadata = [(REASON_KEY, error.reason)]
-    if reason.retry:
+def _code_of(error: RequestError) -> grpc.StatusCode:
+    """The code of an error's reason (`protocol.status`)."""
+    return GRPC_CODES[REASONS[error.reason].grpc]
+
+
+def _predict_code_of(error: RequestError) -> grpc.StatusCode:
+    return _CODES.get(error.reason, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def _abort(
+    context: Context,
+    error: RequestError,
+    code: grpc.StatusCode,
+    keys: tuple[tuple[str, str], ...],
+) -> NoReturn:
+    """End a call. keys: what its client is told besides."""
+    metadata = [*keys, (REASON_KEY, error.reason)]
+    if REASONS[error.reason].retry:
         metadata.append((PUSHBACK_KEY, str(RETRY_AFTER_MS)))
-    await context.abort(GRPC_CODES[reason.grpc], error.message, tuple(metadata))
+    await context.abort(code, error.message, tuple(metadata))
     raise AssertionError("abort returned")
 
 

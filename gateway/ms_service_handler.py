@@ -8,6 +8,7 @@ from it, and the worker's reply passes through as it is. What the bus itself dec
 from __future__ import annotations
 
 from gateway.bus import Bus
+from gateway.exchange import note_failure
 from gateway.requests import failure_of_bus, joined, pack_request, text_for_client
 from protocol import head as heads
 from protocol import limits, ms_service
@@ -43,5 +44,6 @@ class MsServiceHandler:
 
 
 def _failed(spec: RequestSpec, failure: RequestError) -> bytes:
+    note_failure(failure.reason)
     text = text_for_client(spec, failure)
     return joined(ms_service.encode_failure(spec, failure.reason, text))

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.bus import Bus
+from gateway.exchange import note_failure
 from gateway.http_messages import HttpAnswer, HttpRequest
 from gateway.oip_repository import Repository
 from gateway.oip_rest_target import (
@@ -173,6 +174,7 @@ class OipRestHandler:
 
 def failed(error: RequestError) -> HttpAnswer:
     """The answer to a request that failed."""
+    note_failure(error.reason)
     reason = REASONS[error.reason]
     headers = [(REASON_HEADER, error.reason.encode())]
     if reason.retry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.exchange import Exchange, current
 from protocol import head as heads
 from protocol import limits, native, serving_texts
 from protocol.errors import RemoteProtocolError, RequestError
@@ -20,12 +21,16 @@ _NOT_AVAILABLE = ("unknown_service", "no_worker")
 
 def failure_of_bus(head: bytes, frames: Sequence[Buffer]) -> RequestError | None:
     """The failure that the bus reports in a reply; None if a worker answered."""
+    exchange = _note_reply(head)
     if not head[heads.STATUS_OFFSET] or head[heads.DIALECT_OFFSET] != heads.DIALECT_NATIVE:
         return None
     try:
-        return native.decode_failure(frames)
+        failure = native.decode_failure(frames)
     except RemoteProtocolError as error:
         return RequestError("failed", f"the failure that the broker sent is unreadable: {error}")
+    if exchange is not None:
+        exchange.reason = failure.reason
+    return failure
 
 
 def failure_of_reply(head: bytes, frames: Sequence[Buffer]) -> RequestError | None:
@@ -33,12 +38,25 @@ def failure_of_reply(head: bytes, frames: Sequence[Buffer]) -> RequestError | No
 
     None if the request succeeded.
     """
+    exchange = _note_reply(head)
     if not head[heads.STATUS_OFFSET]:
         return None
     try:
-        return native.decode_failure(frames)
+        failure = native.decode_failure(frames)
     except RemoteProtocolError as error:
         return RequestError("failed", f"the failure that came is unreadable: {error}")
+    if exchange is not None:
+        exchange.reason = failure.reason
+    return failure
+
+
+def _note_reply(head: bytes) -> Exchange | None:
+    """Tell this task's exchange, if there is one, of a reply."""
+    exchange = current()
+    if exchange is not None:
+        exchange.code = head[heads.STATUS_OFFSET]
+        exchange.waited_us = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)[1]
+    return exchange
 
 
 def text_for_client(spec: RequestSpec, failure: RequestError) -> str:
@@ -60,8 +78,15 @@ def pack_request(
 ) -> bytes:
     """The head of a request, its id still to be set by the bus.
 
+    It carries the trace context of this task's exchange.
+
     Raises: RequestError (unknown_service, unknown_method) if a name is longer than any known one.
     """
+    exchange = current()
+    context = None
+    if exchange is not None:
+        exchange.spec = spec
+        context = exchange.context
     try:
         service = heads.service_key(spec.servable, spec.version)
     except RemoteProtocolError as error:
@@ -72,6 +97,8 @@ def pack_request(
     flags = heads.FLAG_COALESCE
     if body_bytes >= limits.TENSOR_INLINE_BYTES_MAX:
         flags |= heads.FLAG_BODY_LARGE
+    if context is not None and context.is_sampled:
+        flags |= heads.FLAG_SAMPLED
     return heads.pack(
         heads.Head(
             heads.REQUEST,
@@ -82,6 +109,8 @@ def pack_request(
             body_frames=body_frames,
             service=service,
             method=method,
+            trace_id=heads.NO_TRACE if context is None else context.trace_id,
+            span_id=heads.NO_SPAN if context is None else context.span_id,
         )
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,10 @@ import uvicorn
 from gateway.accepting import Acceptor
 from gateway.addresses import AddressError, TcpAddress, parse_rest_address
 from gateway.doors import DoorError
+from gateway.exchange import Exchange
 from gateway.http_connection import HttpConnection, Patience
-from gateway.http_messages import HttpHandler, HttpRequest
+from gateway.http_messages import Header, HttpAnswer, HttpHandler, HttpRequest
+from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
 
@@ -25,6 +28,16 @@ from protocol import limits
 BACKLOG = 2048
 
 DEFAULT_PATIENCE = Patience()
+
+_REQUEST_ID = REQUEST_ID_KEY.encode()
+_TRACE = TRACE_KEY.encode()
+_ACCEPT = b"accept"
+
+#: Where Prometheus asks, with GET. No servable can have this address.
+METRICS_TARGET = b"/metrics"
+
+#: Gives content type and text for the header `accept` of who asks.
+Metrics = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 
 class RestDoor:
@@ -51,12 +64,16 @@ class RestDoor:
         patience: Patience = DEFAULT_PATIENCE,
         *,
         listener: socket.socket | None = None,
+        journal: Journal | None = None,
+        metrics: Metrics | None = None,
     ) -> RestDoor:
         """Listen at `ip:port` or `host:port`; port 0 stands for any free one.
 
         max_msg_mb_size: MiB (1 to 512) that a body may have; the handler's limit must be the same.
         listener: a copy of another gateway's; both accept from one queue, so that nobody who has
         connected is lost when one of them closes. Ours from now on, whatever happens.
+        journal: where its requests are entered; None = one of its own. metrics: answers
+        `GET /metrics`; None = that is a request like any other.
         Raises: DoorError with MindSpore Serving's texts.
         """
         assert handler.body_bytes_max == max_msg_mb_size * limits.MIB, max_msg_mb_size
@@ -68,7 +85,9 @@ class RestDoor:
                 listener.close()
             raise DoorError(str(error)) from None
         listener = listener or await _listen(where, address)
-        server = uvicorn.Server(_settings(_Application(handler), patience))
+        server = uvicorn.Server(
+            _settings(_Application(handler, journal or Journal(), metrics), patience)
+        )
         server.config.load()
         make_connection = partial(
             HttpConnection,
@@ -131,32 +150,61 @@ async def _wait_lost(connections: Any, timeout_s: float | None) -> None:
 class _Application:
     """The ASGI application: reads the body, asks the handler, sends the answer."""
 
-    def __init__(self, handler: HttpHandler) -> None:
+    def __init__(self, handler: HttpHandler, journal: Journal, metrics: Metrics | None) -> None:
         self._handler = handler
+        self._journal = journal
+        self._metrics = metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = HttpRequest(scope["method"], scope["raw_path"], scope["headers"])
+        if request.target == METRICS_TARGET and request.verb == "GET" and self._metrics:
+            await self._answer_metrics(self._metrics, request, receive, send)
+            return
         connection: HttpConnection = scope["mindbus"]
         connection.handler_task = asyncio.current_task()
         begin_s = connection.loop.time()
+        exchange = self._begin(request, scope["client"])
+        reply_bytes = 0
         try:
             body = await self._read_body(receive)
             reading_ms = int((connection.loop.time() - begin_s) * 1_000)
-            answer = await self._handler.handle(
-                HttpRequest(scope["method"], scope["raw_path"], scope["headers"], body, reading_ms)
-            )
+            exchange.reading_ns = reading_ms * 1_000_000
+            exchange.request_bytes = 0 if body is None else len(body)
+            answer = await self._handler.handle(request._replace(body=body, reading_ms=reading_ms))
+            reply_bytes = len(answer.body)
         except (asyncio.CancelledError, _GoneError):
+            exchange.fail("cancelled")
             if connection.is_abandoned:
                 return
             raise
         finally:
             connection.handler_task = None
-        headers = [
-            (b"content-type", answer.content_type),
-            (b"content-length", str(len(answer.body)).encode()),
-            *answer.headers,
-        ]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+            self._journal.end(exchange, reply_bytes)
+        told = tuple(
+            (key.encode(), text.encode()) for key, text in self._journal.reply_keys(exchange)
+        )
+        await _send(send, answer._replace(headers=answer.headers + told))
+
+    def _begin(self, request: HttpRequest, client: Any) -> Exchange:
+        request_id, traceparent = request.header(_REQUEST_ID), request.header(_TRACE)
+        exchange = self._journal.begin(
+            "rest",
+            None if request_id is None else request_id.decode("latin-1"),
+            None if traceparent is None else traceparent.decode("latin-1"),
+        )
+        exchange.peer = client
+        return exchange
+
+    async def _answer_metrics(
+        self, metrics: Metrics, request: HttpRequest, receive: Any, send: Any
+    ) -> None:
+        try:
+            await self._read_body(receive)
+        except _GoneError:
+            return
+        accept = request.header(_ACCEPT) or b""
+        content_type, text = await metrics(accept.decode("latin-1"))
+        await _send(send, HttpAnswer(200, text, (), content_type.encode()))
 
     async def _read_body(self, receive: Any) -> bytes | None:
         message = await receive()
@@ -180,6 +228,16 @@ class _Application:
                 return b"".join(chunks) if size <= self._handler.body_bytes_max else None
             message = await receive()
         raise _GoneError
+
+
+async def _send(send: Any, answer: HttpAnswer) -> None:
+    headers: list[Header] = [
+        (b"content-type", answer.content_type),
+        (b"content-length", str(len(answer.body)).encode()),
+        *answer.headers,
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 class _GoneError(Exception):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.bus import Bus
+from gateway.exchange import note_failure
 from gateway.http_messages import HttpAnswer, HttpRequest
 from gateway.requests import failure_of_bus, joined, pack_request, text_for_client
 from protocol import head as heads
@@ -134,4 +135,5 @@ async def _first_error(body: bytes) -> RequestError | None:
 
 
 def _failed(spec: RequestSpec | None, reason: str, text: str) -> bytes:
+    note_failure(reason)
     return joined(restful.encode_failure(spec, reason, text))

@@ -55,6 +55,10 @@ class NotFound(BusError):
     """There is no such servable, no such version of it, or no such method."""
 
 
+class NotAllowed(BusError):
+    """The server is not configured to let clients do this."""
+
+
 class Overloaded(BusError):
     """The server holds as many requests, bytes, or replies that nobody reads, as it will."""
 
@@ -81,6 +85,7 @@ class Internal(BusError):
 
 CLASS_OF_REASON: dict[str, type[BusError]] = {
     "unknown_service": NotFound,
+    "not_allowed": NotAllowed,
     "no_worker": Unavailable,
     "draining": Unavailable,
     "broker_lost": Unavailable,

@@ -20,10 +20,10 @@ from mindbus.config import (
     add_flags,
     add_run_directory,
     read_config,
-    read_dec_key,
     read_run_directory,
 )
 from mindbus.config_values import ServableChoice
+from mindbus.dec_key import read_dec_key
 from mindbus.own_version import version
 from mindbus.runtime_client import NotRunningError, RefusedError, RuntimeClient
 
@@ -267,6 +267,8 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         ),
         hang=HangLimits(hang_ms=config.hang_ms),
         worker_log_directory=config.worker_log_directory,
+        has_access_log=config.access_log == "on",
+        npu_smi=config.npu_smi,
     )
 
 

@@ -46,7 +46,6 @@ GATEWAYS_MAX = 64
 #: MindSpore Serving's limit of `num_parallel_workers`.
 EXTRA_WORKERS_MAX = 64
 REQUESTS_MAX_MAX = 10_000_000
-DEC_KEY_SIZES = (16, 24, 32)
 
 T = TypeVar("T")
 
@@ -82,6 +81,8 @@ class ServeConfig:
     device_limit_ms: int = DEVICE_LIMIT_MS_DEFAULT
     connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     worker_log_directory: Path | None = None
+    access_log: str = "off"
+    npu_smi: str | None = None
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -263,6 +264,18 @@ SETTINGS = (
         "a file for each worker's output (default: the terminal of the server)",
     ),
     Setting(
+        "access_log",
+        "on|off",
+        one_of(("on", "off")),
+        "a line in the log for each request at the doors (default: off)",
+    ),
+    Setting(
+        "npu_smi",
+        "PROGRAM",
+        read_text,
+        "ask this program for the usage of Ascend devices, for /metrics (default: none is asked)",
+    ),
+    Setting(
         "tls_certificate", "FILE", read_path, "PEM chain of both doors, which then speak TLS only"
     ),
     Setting("tls_private_key", "FILE", read_path, "PEM key of the chain's first certificate"),
@@ -367,22 +380,3 @@ def _given(setting: Setting, flags: Mapping[str, Any], environment: Mapping[str,
         return setting.parse(said)
     except ValueError as error:
         raise ConfigError(f"{origin}: {error}") from None
-
-
-def read_dec_key(path: Path) -> bytes:
-    """The key of encrypted models. A line end that an editor appended is not part of it.
-
-    Raises: ConfigError; the text never shows the content.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--dec-key-file {path}: {error.strerror}") from None
-    if len(content) - 1 in DEC_KEY_SIZES and content.endswith(b"\n"):
-        content = content[:-1]
-    if len(content) not in DEC_KEY_SIZES:
-        sizes = ", ".join(map(str, DEC_KEY_SIZES))
-        raise ConfigError(
-            f"--dec-key-file {path}: a key of {len(content)} B is not one of {sizes} B"
-        )
-    return content

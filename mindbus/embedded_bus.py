@@ -15,6 +15,7 @@ from typing import Any
 
 import zmq
 
+from broker.stats import describe
 from broker.switch import Switch
 from protocol import head as heads
 from protocol import limits, native, status
@@ -78,6 +79,10 @@ class EmbeddedBus:
             raise
         finally:
             self._waiting.pop(request_id, None)
+
+    async def stats(self) -> dict[str, Any]:
+        """What the broker tells about its services, workers and counters."""
+        return describe(self._core, time.monotonic_ns())
 
     def deliver(self, parts: list[Any]) -> None:
         """Take replies of the core (`broker.switch.LocalClient`)."""

@@ -4,7 +4,9 @@
 
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
      "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
-     "drain_patience_ms": n, "control_path": path, "model_control": bool, "parent_pid": pid}
+     "drain_patience_ms": n, "control_path": path, "model_control": bool, "parent_pid": pid,
+     "slot": name, "has_access_log": false | null, "tells_numbers": false,
+     "npu_smi": program | null}
 
 (`control_path`: of the supervisor's control socket; without it, readiness is what the broker says.
 `model_control`: whether clients may have versions loaded. `services`: those whose workers run
@@ -24,8 +26,9 @@ gateway's, and then has `"fds": 1`; so has the answer, with a copy of the one th
 `leave`: other gateways listen at the same addresses, and get the clients: see `leave` of the doors.
 
 A command that fails is answered with {"id": n, "ok": false, "error": text}. After the start it
-says {"event": "started", "producers": [address, …], "workers": address | null}. The end of the
-commands ends the process.
+says {"event": "started", "producers": [address, …], "workers": address | null}; with
+`tells_numbers`, {"event": "numbers", "numbers": {…}} once a second if they have changed, so that
+every gateway can show those of all. The end of the commands ends the process.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ from gateway.bus import Bus
 from gateway.doors import DoorError
 from gateway.grpc_door import GrpcDoor
 from gateway.health import HealthService
+from gateway.journal import Journal
 from gateway.model_directory import ModelDirectory
 from gateway.ms_service_handler import MsServiceHandler
 from gateway.oip_handler import OipHandler
@@ -65,12 +69,15 @@ from gateway.rest_door import RestDoor
 from gateway.rest_router import RestRouter
 from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings
+from mindbus.door_tracer import DoorTracer
 from mindbus.embedded_bus import EmbeddedBus
 from mindbus.own_version import version
+from mindbus.scrape import Scraper
 from mindbus.supervisor_link import ServerReadiness, SupervisorControl, SupervisorLink
 from protocol import limits
 from protocol.client_session import ClientSettings
-from telemetry.log import configure, get_logger
+from telemetry.log import configure, get_logger, write_access
+from telemetry.tracing import open_tracer
 from workers.orphan import die_with_parent
 from workers.supervisor.child import FDS_MAX, RECEIVE_BYTES
 from workers.supervisor.json_lines import LineReader, encode_line
@@ -82,6 +89,12 @@ DRAIN_POLL_S = 0.02
 
 #: What is left of the grace after SIGTERM from outside, when nobody names one.
 GRACE_MS_DEFAULT = 10_000
+
+#: `on`: a line in the log for each request, where `mindbus serve --access-log` says nothing.
+ACCESS_LOG = "MINDBUS_ACCESS_LOG"
+
+#: How often a gateway tells what it has counted.
+TELL_S = 1.0
 
 #: Exit code after a bug of the broker; the supervisor starts another gateway.
 EXIT_FAILED = 70
@@ -116,6 +129,15 @@ class Gateway:
             self._bus = RemoteBus(self.producers_addresses[0], settings)
         self._oip = make_oip_server(self._bus, document)
         self._health = HealthService(self._oip)
+        self._tracer = open_tracer("gateway", os.environ)
+        self._journal = Journal(
+            write_access if _has_access_log(document) else None,
+            None if self._tracer is None else DoorTracer(self._tracer),
+        )
+        name, control_path = document.get("slot", "gateway/0"), document.get("control_path")
+        self._scraper = Scraper(
+            name, self._bus.stats, self.numbers, control_path, document.get("npu_smi")
+        )
 
     async def open_grpc(
         self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
@@ -130,6 +152,7 @@ class Gateway:
             rpcs=oip.rpcs() | self._health.rpcs() | ReflectionService().rpcs(),
             reuse_port=reuse_port,
             connection_age_ms=self._connection_age_ms if reuse_port else 0,
+            journal=self._journal,
         )
         self._doors.append(door)
         log.info("door opened", address=door.address)
@@ -148,10 +171,26 @@ class Gateway:
             RestfulHandler(self._bus, body_bytes_max),
             OipRestHandler(self._bus, self._oip, body_bytes_max),
         )
-        door = await RestDoor.open(handler, address, max_msg_mb_size, tls, listener=listener)
+        door = await RestDoor.open(
+            handler,
+            address,
+            max_msg_mb_size,
+            tls,
+            listener=listener,
+            journal=self._journal,
+            metrics=self._scraper.scrape,
+        )
         self._doors.append(door)
         log.info("door opened", address=door.address)
         return door
+
+    def numbers(self) -> dict[str, Any]:
+        """What this gateway has counted of its doors: plain values."""
+        rest = [door for door in self._doors if isinstance(door, RestDoor)]
+        grpc = [door for door in self._doors if isinstance(door, GrpcDoor)]
+        return self._journal.numbers.describe(
+            sum(door.connections() for door in rest), sum(door.unread_bytes() for door in grpc)
+        )
 
     def set_requests_max(self, requests_max: int) -> None:
         """Change the broker's limit of requests, where the broker is ours."""
@@ -190,7 +229,10 @@ class Gateway:
     async def close(self) -> None:
         """Close everything at once."""
         await self.drain(0)
+        self._scraper.close()
         await self._bus.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
 
 def make_oip_server(bus: Bus, document: Mapping[str, Any]) -> OipServer:
@@ -284,9 +326,27 @@ class CommandChannel:
             socket.send_fds(self._channel, [encode_line(line)], list(fds))
 
 
+def _has_access_log(document: dict[str, Any]) -> bool:
+    """What the server was told; else what the environment says, for servers of start scripts."""
+    told = document.get("has_access_log")
+    return os.environ.get(ACCESS_LOG) == "on" if told is None else bool(told)
+
+
 def _door_settings(command: dict[str, Any]) -> tuple[str, int, TlsSettings | None]:
     tls = TlsSettings.from_document(command.get("tls"))
     return command["address"], command["max_msg_mb_size"], tls
+
+
+async def _tell_numbers(
+    gateway: Gateway, commands: CommandChannel, document: dict[str, Any]
+) -> None:
+    told: dict[str, Any] = {}
+    while document.get("tells_numbers"):
+        numbers = gateway.numbers()
+        if numbers != told:
+            told = numbers
+            commands.say({"event": "numbers", "numbers": numbers})
+        await asyncio.sleep(TELL_S)
 
 
 async def serve(document: dict[str, Any], channel: socket.socket) -> int:
@@ -308,6 +368,7 @@ async def serve(document: dict[str, Any], channel: socket.socket) -> int:
             "workers": gateway.workers_address,
         }
     )
+    tells = asyncio.create_task(_tell_numbers(gateway, commands, document))
     ends = asyncio.create_task(commands.ended.wait())
     stops = asyncio.create_task(terminated.wait())
     fails = asyncio.create_task(gateway.wait_failed())
@@ -315,7 +376,7 @@ async def serve(document: dict[str, Any], channel: socket.socket) -> int:
     code = EXIT_FAILED if fails.done() else 0
     if terminated.is_set():
         await gateway.drain(GRACE_MS_DEFAULT)
-    for task in (ends, stops, fails):
+    for task in (tells, ends, stops, fails):
         task.cancel()
     await gateway.close()
     return code

@@ -27,8 +27,13 @@ def infrastructure_specs(
         "requests_max": requests_max,
         "ready_ms": settings.ready_ms,
     }
-    control_path = str(settings.run_directory.absolute() / CONTROL)
-    doors = {"control_path": control_path, "model_control": settings.model_control}
+    doors = {
+        "control_path": str(settings.run_directory.absolute() / CONTROL),
+        "model_control": settings.model_control,
+        "has_access_log": settings.has_access_log,
+        "tells_numbers": settings.gateways > 1,
+        "npu_smi": settings.npu_smi,
+    }
     commands = settings.commands
     if settings.mode == EMBEDDED:
         embedded = {**document, **doors, "mode": "embedded"}

@@ -76,8 +76,9 @@ class ServerSettings:
 
     producers_addresses: beside the run directory's own. worker_log_directory: a file for each
     worker's standard output and error; a relative path begins where the process is when it starts
-    its servables; None = workers write where this process writes. ascend_root: where CANN is looked
-    for. model_control: whether clients of the doors may have other versions loaded.
+    its servables; None = workers write where this process writes. has_access_log: None = as
+    MINDBUS_ACCESS_LOG says. ascend_root: where CANN is looked for. model_control: whether clients
+    of the doors may have other versions loaded.
     """
 
     run_directory: Path = field(default_factory=_own_run_directory)
@@ -91,6 +92,8 @@ class ServerSettings:
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
     worker_log_directory: Path | None = None
+    has_access_log: bool | None = None
+    npu_smi: str | None = None
     ascend_root: Path = ASCEND_ROOT
     commands: Commands = field(default_factory=Commands)
     hang: HangLimits = field(default_factory=HangLimits)
@@ -280,14 +283,9 @@ class Server:
             directory = RunDirectory.open(self.settings.run_directory)
         except RunDirectoryError as error:
             raise StartError(str(error)) from None
-        supervisor = Supervisor(
-            directory,
-            self.settings.mode,
-            self.settings.restarts,
-            random.Random(),  # noqa: S311 - spreads restarts, keeps no secret
-            is_shared=self.settings.mode == STANDALONE,
-            hang=self.settings.hang,
-        )
+        chance = random.Random()  # noqa: S311 - spreads restarts, keeps no secret
+        mode, restarts, hang = self.settings.mode, self.settings.restarts, self.settings.hang
+        supervisor = Supervisor(directory, mode, restarts, chance, mode == STANDALONE, hang)
         supervisor.start()
         self._supervisor = supervisor
         self._infrastructure = supervisor.add(

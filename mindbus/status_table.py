@@ -37,7 +37,7 @@ def merge_stats(status: Mapping[str, Any], stats: Mapping[str, Any] | None) -> d
         merged.append({**slot, "in_flight": seen.get("in_flight"), "busy_ms": seen.get("busy_ms")})
     broker = None
     if stats is not None:
-        broker = {key: value for key, value in stats.items() if key != "workers"}
+        broker = {key: value for key, value in stats.items() if key not in ("workers", "book")}
     return {
         **status,
         "live": True,

@@ -61,16 +61,35 @@ class Welcome(NamedTuple):
     liveness: int
 
 
+class Histogram(NamedTuple):
+    """What a worker has counted of one thing since its start.
+
+    counts: how many were at most each of the bounds and above the one before, and behind them how
+    many were above all. total: the sum. Without bounds it is a plain counter.
+    """
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    bounds: tuple[int, ...]
+    counts: tuple[int, ...]
+    total: int
+
+
+Numbers = tuple[Histogram, ...]
+
+
 class Heartbeat(NamedTuple):
     """A sign of life; a worker adds its progress, because a thread that beats proves nothing.
 
     batch_seq: number of the batch that it runs, or of the last one. busy_ms: how long that batch
     has been running; 0 when idle. patience_ms: how much longer it may take, because it compiles.
+    numbers: all that it has counted since its start.
     """
 
     batch_seq: int = 0
     busy_ms: int = 0
     patience_ms: int = 0
+    numbers: Numbers = ()
 
 
 class Drain(NamedTuple):
@@ -190,6 +209,7 @@ def unpack_heartbeat(frames: Sequence[Buffer]) -> Heartbeat:
         _number(body, "batch_seq") if "batch_seq" in body else 0,
         _number(body, "busy_ms") if "busy_ms" in body else 0,
         _number(body, "patience_ms") if "patience_ms" in body else 0,
+        _numbers(body),
     )
 
 
@@ -312,6 +332,36 @@ def _tickets(body: Mapping[str, Any], key: str) -> tuple[int, ...] | None:
     if not isinstance(value, list) or not all(type(item) is int for item in value):
         raise RemoteProtocolError(f"key {key!r} is not a list of tickets")
     return tuple(value)
+
+
+def _numbers(body: Mapping[str, Any]) -> Numbers:
+    value = body.get("numbers", [])
+    if not isinstance(value, list) or len(value) > limits.WORKER_SERIES_MAX:
+        raise RemoteProtocolError(
+            f"key 'numbers' is not a list of at most {limits.WORKER_SERIES_MAX} series"
+        )
+    return tuple(map(_histogram, value))
+
+
+def _histogram(item: Any) -> Histogram:
+    try:
+        name, labels, bounds, counts, total = item
+        histogram = Histogram(
+            name, tuple((key, text) for key, text in labels), tuple(bounds), tuple(counts), total
+        )
+    except (TypeError, ValueError):
+        raise RemoteProtocolError(f"{item!r:.100} is not a series of numbers") from None
+    texts = (name, *(text for pair in histogram.labels for text in pair))
+    numbers = (*histogram.bounds, *histogram.counts, total)
+    if not all(isinstance(text, str) for text in texts) or not all(map(_is_count, numbers)):
+        raise RemoteProtocolError(f"{item!r:.100} is not a series of numbers")
+    if len(counts) != len(bounds) + 1 or len(bounds) > limits.BOUNDS_MAX:
+        raise RemoteProtocolError(f"{len(counts)} counts do not go with {len(bounds)} bounds")
+    return histogram
+
+
+def _is_count(number: Any) -> bool:
+    return type(number) is int and 0 <= number <= NUMBER_MAX
 
 
 def _methods(body: Mapping[str, Any], servable: str) -> tuple[MethodSignature, ...]:

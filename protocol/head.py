@@ -50,11 +50,14 @@ FLAG_COALESCE = 1
 FLAG_REDELIVERED = 2
 #: The body frames are large: worth receiving without a copy. A hint only.
 FLAG_BODY_LARGE = 4
+#: Whoever called records the trace of this request, and wants us to (W3C trace flags).
+FLAG_SAMPLED = 8
 
 FLAGS = {
     FLAG_COALESCE: "COALESCE",
     FLAG_REDELIVERED: "REDELIVERED",
     FLAG_BODY_LARGE: "BODY_LARGE",
+    FLAG_SAMPLED: "SAMPLED",
 }
 
 #: Body encodings. A reply in dialect NATIVE with a status other than OK is a failure that the bus
@@ -98,6 +101,10 @@ REQUEST_ID_OFFSET = 8
 BUDGET_OFFSET = 16
 BODY_FRAMES_OFFSET = 22
 SERVICE_SIZE_OFFSET = 23
+
+#: Replies of a broker have in the place of the budget for how many microseconds the request waited
+#: for a worker; more than this is this.
+WAITED_US_MAX = 0xFFFF_FFFF
 
 #: request id and budget, next to each other: what the broker rewrites.
 RESTAMP = struct.Struct("!QI")

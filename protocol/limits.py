@@ -89,6 +89,17 @@ READY_MS = 5_000
 #: A service whose last worker is gone is remembered this long; its requests wait for a restart.
 SERVICE_GRACE_MS = 60_000
 
+#: Services whose numbers the broker keeps, whether they still have workers or not; the oldest are
+#: forgotten for others.
+PAGES_MAX = 1_024
+
+#: Series of numbers in one heartbeat of a worker, and kept of one service. Prometheus' own advice
+#: is to stay below some hundreds of one name.
+WORKER_SERIES_MAX = 1_024
+
+#: Bounds of one of these series.
+BOUNDS_MAX = 64
+
 #: Ranks of one group, and items of any list in a message of the group.
 GROUP_RANKS_MAX = 4096
 

@@ -19,7 +19,7 @@ that is already in flight, breaks the protocol.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,6 +96,8 @@ class WorkerSession:
         self.batch: tuple[int, int] = (0, 0)
         #: Until when that batch may take, because it compiles; set by the shell, 0 = as any other.
         self.patient_until_ns = 0
+        #: What the worker has counted since its start, for heartbeats; set by the shell.
+        self.read_numbers: Callable[[], control.Numbers] = tuple
         #: Tickets that the broker waits for. Empty outside of READY and DRAINING.
         self.in_flight: set[int] = set()
         #: Why the broker was lost last.
@@ -288,7 +290,7 @@ class WorkerSession:
         batch_seq, started_ns = self.batch
         busy_ms = (now_ns - started_ns) // NS_PER_MS if started_ns else 0
         patience_ms = max(0, self.patient_until_ns - now_ns) // NS_PER_MS
-        heartbeat = control.Heartbeat(batch_seq, max(busy_ms, 0), patience_ms)
+        heartbeat = control.Heartbeat(batch_seq, max(busy_ms, 0), patience_ms, self.read_numbers())
         self.outbox.append([*control.pack(heartbeat)])
         self._heartbeat_due_ns = now_ns + self._interval_ns
 
@@ -317,6 +319,10 @@ class WorkerSession:
     def _leave_if_drained(self) -> None:
         if self.state == DRAINING and self._is_acknowledged and not self.in_flight:
             self._move(DRAINED, "", self._heard_ns)
+            numbers = self.read_numbers()
+            if numbers:
+                last = control.Heartbeat(self.batch[0], numbers=numbers)
+                self.outbox.append([*control.pack(last)])
             self._say_goodbye("drained")
 
     def _say_goodbye(self, reason: str) -> None:

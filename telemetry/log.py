@@ -114,6 +114,29 @@ def get_logger(submodule: str = glog_levels.SERVING) -> SubmoduleLogger:
         return logger
 
 
+def write_access(values: Mapping[str, Any]) -> None:
+    """Write a line of the access log: level INFO, message `access`, and these facts.
+
+    Who wants an access log has said so; levels do not hide it. There is a line for each request,
+    so it goes past structlog, which would look for its caller each time. REQUIRES: `configure`.
+    """
+    sink = _sink
+    assert sink is not None, "configure comes before the first request"
+    origin = LineOrigin(
+        level=glog_levels.INFO,
+        submodule="GATEWAY",
+        program=sink.program,
+        process_id=os.getpid(),
+        thread_id=threading.get_ident(),
+        time=datetime.now().astimezone(),
+        file="gateway/journal.py",
+        line=0,
+        function="end",
+    )
+    form = line_format.json_line if sink.settings.line_format == JSON else line_format.glog_line
+    sink.info(form(origin, "access", values, None))
+
+
 class _Sink:
     """Where lines end: stderr, or a rotating file and stderr for what is grave.
 

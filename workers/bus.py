@@ -87,6 +87,8 @@ class Bus:
         self.batch: tuple[int, int] = (0, 0)
         #: Until when it may take, because it compiles; 0 = as any other.
         self.patient_until_ns = 0
+        #: What the worker has counted; asked for on the bus thread.
+        self.read_numbers: Callable[[], control.Numbers] = tuple
         #: The thread ended by a bug of its own; why is in the log.
         self.has_failed = False
         self._address = address
@@ -141,6 +143,7 @@ class Bus:
 
     def _serve(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         session = self._session
+        session.read_numbers = self.read_numbers
         session.connect(time.monotonic_ns())
         socket = self._reopen(context, None)
         self._poller.register(self._wake_fd, zmq.POLLIN)

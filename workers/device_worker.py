@@ -25,12 +25,14 @@ from protocol.dialects import DIALECTS, Dialect
 from protocol.values import MethodSignature
 from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
+from telemetry.tracing import open_tracer
 from workers.boot import BootError, ProcessSignals, Servable, boot
 from workers.bus import WAKE, Bus, Delivery, Wake
 from workers.distributed.group_backend import GroupBackend
 from workers.launch import Launch, LaunchError, read_launch
 from workers.pipeline import Pipeline
 from workers.progress_page import STARTED_MAX, ProgressPage
+from workers.request_tracer import RequestTracer
 from workers.stages.method_tensors import method_tensors
 from workers.stages.request_desk import RequestDesk
 
@@ -117,8 +119,8 @@ class _Service:
         methods = {method.name: method for method in self._offer.methods}
         settings = SessionSettings(self._offer)
         self._bus = Bus(launch.workers_address, settings, stop, self._on_state, signals, page)
-        for model in servable.models.values():
-            model.on_patience = self._on_patience
+        for key, model in servable.models.items():
+            model.on_patience = partial(self._on_patience, key)
             model.on_wait = self._on_wait
         self._pipeline = Pipeline(
             servable.executor,
@@ -127,7 +129,12 @@ class _Service:
             is_remote=servable.model_calls is not None,
             device_width=servable.declaration.device_width,
         )
+        self._bus.read_numbers = self._pipeline.numbers
         self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects)
+        self._tracer = _open_tracer(launch, servable)
+        if self._tracer is not None:
+            self._desk.is_tracing = True
+            self._pipeline.remember_works()
         self._epoch = 0
         self._faults_unsaid = 0
         self._faults_due_ns = 0
@@ -152,6 +159,8 @@ class _Service:
         if calls is not None:
             calls.abandon()
         self._pipeline.close()
+        if self._tracer is not None:
+            self._tracer.close()
         if calls is not None:
             calls.close()
 
@@ -200,11 +209,21 @@ class _Service:
 
     def _answer(self) -> None:
         desk = self._desk
+        end_ns = time.monotonic_ns() if desk.traced else 0
         if desk.tickets:
             self._bus.reply(self._epoch, desk.tickets, desk.replies)
             if self._page is not None:
                 self._page.end(desk.tickets)
             desk.tickets, desk.replies = [], []
+        if desk.traced:
+            self._trace(end_ns)
+
+    def _trace(self, end_ns: int) -> None:
+        """Make the spans of what was answered, when its replies are on their way."""
+        assert self._tracer is not None
+        for request, is_answered in self._desk.traced:
+            self._tracer.trace(request, is_answered, end_ns)
+        self._desk.traced.clear()
 
     def _log_faults(self) -> None:
         """Say what user code and models did wrong, at most once per interval, with its traceback.
@@ -236,8 +255,10 @@ class _Service:
             self._page.start(started)
             self._page.work(progress[1])
 
-    def _on_patience(self, patience_ns: int) -> None:
+    def _on_patience(self, model_key: str, patience_ns: int) -> None:
         """On the thread that runs a model: this will take long, or it is over (0)."""
+        if patience_ns:
+            self._pipeline.note_compile(model_key)
         now_ns = time.monotonic_ns()
         until_ns = now_ns + patience_ns if patience_ns else 0
         if self._page is not None:
@@ -287,6 +308,20 @@ def _signature(launch: Launch, servable: Servable, name: str) -> MethodSignature
     declaration = servable.declaration
     tensors = method_tensors(declaration.methods[name], servable.models)
     return declaration.signature(name)._replace(tensors=tensors, version=launch.version)
+
+
+def _open_tracer(launch: Launch, servable: Servable) -> RequestTracer | None:
+    tracer = open_tracer("worker", os.environ)
+    if tracer is None:
+        return None
+    target, number = servable.device
+    about: dict[str, str | int] = {
+        "mindbus.worker": launch.worker_id,
+        "mindbus.servable": launch.servable_name,
+        "mindbus.version": launch.version,
+        "mindbus.device": f"{target}:{number}",
+    }
+    return RequestTracer(tracer, about)
 
 
 def _offer(launch: Launch, servable: Servable) -> control.Ready:

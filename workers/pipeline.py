@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from protocol import status
+from protocol.control import Numbers
 from protocol.values import Failure, Result
 from telemetry.log import get_logger
 from workers.device_thread import DeviceThread
@@ -87,6 +88,20 @@ class Pipeline:
             finished, scheduler.finished = scheduler.finished, []
             expired, scheduler.expired = scheduler.expired, []
         return finished, expired
+
+    def remember_works(self) -> None:
+        """Let requests whose trace is recorded remember their works. Before the first one."""
+        self._scheduler.is_tracing = True
+
+    def numbers(self) -> Numbers:
+        """What was computed since the start. On any thread."""
+        with self._lock:
+            return self._scheduler.tally.numbers()
+
+    def note_compile(self, model_key: str) -> None:
+        """A model compiles. On any thread, without the lock."""
+        with self._lock:
+            self._scheduler.tally.compile_model(model_key)
 
     def is_idle(self) -> bool:
         """There is nothing for the main thread: it may sleep until it is woken.

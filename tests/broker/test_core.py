@@ -590,7 +590,7 @@ def test_a_duplicate_is_not_refused_at_a_limit_that_its_original_has_passed() ->
 
 def test_a_client_that_left_takes_its_requests_with_it(core: Core) -> None:
     core.receive_from_client(b"c", request(1) + request(2), 0)
-    core.client_lost(b"c")
+    core.client_lost(b"c", 0)
     assert core.load() == (0, 0)
     core.receive_from_worker(b"w1", reply(1), 0)
     assert answers(core) == []

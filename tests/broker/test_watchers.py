@@ -37,7 +37,7 @@ def test_who_is_gone_is_not_told() -> None:
     core = broker_with_worker()
     core.receive_from_client(b"c", WATCH, 0)
     core.outbox.take()
-    core.client_lost(b"c")
+    core.client_lost(b"c", 0)
     core.drain()
     assert told(core) == []
 

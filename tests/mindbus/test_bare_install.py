@@ -11,7 +11,10 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Every package that only an extra brings cannot be imported in the program that follows.
 WITHOUT_EXTRAS = """
 import sys
-absent = ("google", "grpc", "httptools", "mindspore", "orjson", "structlog", "uvicorn", "uvloop")
+absent = (
+    "google", "grpc", "httptools", "mindspore", "opentelemetry", "orjson", "prometheus_client",
+    "structlog", "uvicorn", "uvloop",
+)
 sys.modules.update(dict.fromkeys(absent))
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mindbus import config
+from mindbus import config, dec_key
 from mindbus.config import ConfigError, ServeConfig, read_config
 from mindbus.config_values import ServableChoice
 from workers.servable.version_policy import VersionPolicy
@@ -50,6 +50,8 @@ def test_every_setting_has_a_flag_and_a_variable_that_mean_the_same() -> None:
         "connection_age_ms": "1",
         "device_limit_ms": "1",
         "worker_log_directory": "/l",
+        "access_log": "on",
+        "npu_smi": "npu-smi",
         "tls_certificate": "/c",
         "tls_private_key": "/p",
         "tls_client_ca": "/a",
@@ -171,16 +173,16 @@ def test_a_key_file_is_read_without_the_line_end_of_an_editor(tmp_path: Path) ->
     file = tmp_path / "key"
     for size in (16, 24, 32):
         file.write_bytes(b"k" * size)
-        assert config.read_dec_key(file) == b"k" * size
+        assert dec_key.read_dec_key(file) == b"k" * size
         file.write_bytes(b"k" * size + b"\n")
-        assert config.read_dec_key(file) == b"k" * size
+        assert dec_key.read_dec_key(file) == b"k" * size
 
 
 def test_a_key_of_another_size_is_refused_without_showing_it(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_bytes(b"secret")
     with pytest.raises(ConfigError) as raised:
-        config.read_dec_key(file)
+        dec_key.read_dec_key(file)
     assert str(raised.value) == (f"--dec-key-file {file}: a key of 6 B is not one of 16, 24, 32 B")
     with pytest.raises(ConfigError, match="No such file or directory"):
-        config.read_dec_key(tmp_path / "none")
+        dec_key.read_dec_key(tmp_path / "none")

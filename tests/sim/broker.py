@@ -235,7 +235,7 @@ class SimBroker:
         connection = self._connections.get(client)
         if connection is None or connection.down is None:
             self._world.met["client unreachable"] += 1
-            self.core.client_lost(client)
+            self.core.client_lost(client, self._world.now_ns)
             assert client not in self.core._clients, "requests of a client that is gone"
         else:
             connection.down.send(parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.log import configure, get_logger
+from telemetry.log import configure, get_logger, write_access
 from telemetry.rotating_file import RotatingFile
 
 LINE = re.compile(
@@ -128,6 +128,22 @@ def test_json_lines_are_objects_with_the_submodule() -> None:
         "bad head",
         3,
     )
+
+
+def test_a_line_of_the_access_log_is_written_whatever_the_level() -> None:
+    facts = {"request_id": "r 1", "code": "OK", "duration_ms": 1.5}
+    stream = io.StringIO()
+    configure("gateway", {"GLOG_v": "3"}, stream)
+    write_access(facts)
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith("[INFO] SERVING(")
+    assert line.endswith('] access request_id="r 1" code=OK duration_ms=1.5')
+    stream = io.StringIO()
+    configure("gateway", {"MINDBUS_LOG_FORMAT": "json"}, stream)
+    write_access(facts)
+    shown = json.loads(stream.getvalue())
+    assert shown["message"] == "access"
+    assert facts.items() <= shown.items()
 
 
 def _to_files(directory: Path, **more: str) -> dict[str, str]:

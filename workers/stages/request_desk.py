@@ -21,7 +21,7 @@ from protocol.errors import RemoteProtocolError, RequestError
 from protocol.native import Buffer
 from protocol.values import EchoedInstances, MethodSignature, RequestSpec
 from protocol.worker_session import Arrival
-from workers.stages.rows import PendingRequest
+from workers.stages.rows import PendingRequest, Trace
 
 NS_PER_MS = 1_000_000
 
@@ -56,6 +56,10 @@ class RequestDesk:
         #: Tickets that are answered, and their REPLY parcels; the shell sends and clears both.
         self.tickets: list[int] = []
         self.replies: list[Buffer] = []
+        #: Whether requests whose trace is recorded are remembered; the shell sets it.
+        self.is_tracing = False
+        #: Those that are answered, and whether they were computed; the shell takes and clears them.
+        self.traced: list[tuple[PendingRequest, bool]] = []
         self._service = service
         self._methods = methods
         self._dialects = dialects
@@ -114,7 +118,7 @@ class RequestDesk:
         instances = dialect.decode_request(arrival.frames, method)
         if isinstance(instances, EchoedInstances):
             spec = spec._replace(echo=instances.echo)
-        return PendingRequest(
+        request = PendingRequest(
             to.ticket,
             to.dialect,
             spec,
@@ -123,7 +127,11 @@ class RequestDesk:
             arrival.received_ns + budget_ms * NS_PER_MS,
             bool(fields.flags & head.FLAG_REDELIVERED),
             to.trace_id,
+            arrival.received_ns,
         )
+        if self.is_tracing and fields.flags & head.FLAG_SAMPLED:
+            request.trace = Trace(fields.trace_id, fields.span_id, [])
+        return request
 
     # ------------------------------------------------------------ out
 
@@ -145,10 +153,14 @@ class RequestDesk:
                 f"the budget ran out, waiting in the worker ({self._service}, "
                 f"method {request.method.name})",
             )
+            if request.trace is not None:
+                self.traced.append((request, False))
         while self._finished:
             request = self._finished.popleft()
             self._in_hand = to = _addressee(request)
             self._encode(to, request)
+            if request.trace is not None:
+                self.traced.append((request, True))
         self._in_hand = None
 
     def _encode(self, to: Addressee, request: PendingRequest) -> None:

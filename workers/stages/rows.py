@@ -39,12 +39,30 @@ class Plan(NamedTuple):
     returns: tuple[Placeholder, ...]
 
 
+class TracedWork(NamedTuple):
+    """A work that computed instances of a request. model: "" for Python; stage: its number."""
+
+    stage: int
+    model: str
+    batch_size: int
+    begin_ns: int
+    end_ns: int
+
+
+class Trace(NamedTuple):
+    """The trace of a request: its parent span, and the works so far."""
+
+    trace_id: bytes
+    span_id: bytes
+    works: list[TracedWork]
+
+
 class PendingRequest:
     """One request with its instances, until each of them has a result."""
 
     __slots__ = (
         "deadline_ns", "dialect", "instances", "is_over", "is_redelivered", "is_started", "method",
-        "results", "spec", "ticket", "trace_id", "unfinished",
+        "received_ns", "results", "spec", "ticket", "trace", "trace_id", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +75,7 @@ class PendingRequest:
         deadline_ns: int,
         is_redelivered: bool,
         trace_id: bytes,
+        received_ns: int = 0,
     ) -> None:
         assert instances, spec
         self.ticket = ticket
@@ -65,10 +84,13 @@ class PendingRequest:
         self.method = method
         self.instances = instances
         self.deadline_ns = deadline_ns
+        self.received_ns = received_ns
         self.is_redelivered = is_redelivered
         #: Some of it has been taken to be computed.
         self.is_started = False
         self.trace_id = trace_id
+        #: What is remembered of it for its spans; None if nobody records its trace.
+        self.trace: Trace | None = None
         #: One per instance; None where it is still under way.
         self.results: list[Result | None] = [None] * len(instances)
         #: Instances without a result.

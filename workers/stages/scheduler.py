@@ -28,7 +28,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from protocol.values import Failure, Result
-from workers.stages.rows import PendingRequest, Plan, Row, Step, Subgraph, Work
+from workers.stages.rows import PendingRequest, Plan, Row, Step, Subgraph, TracedWork, Work
+from workers.stages.tally import Tally
 
 #: How long one work of a function that is called per instance should take.
 SLICE_NS = 2_000_000
@@ -48,6 +49,10 @@ class Scheduler:
 
     def __init__(self, plans: Mapping[str, Plan], device_width: int = 1) -> None:
         self._device_width = device_width
+        #: Whether requests remember their works, if their trace is recorded; the shell sets it.
+        self.is_tracing = False
+        #: What was computed so far, for metrics.
+        self.tally = Tally()
         #: Requests with all results, in order of completion; the caller answers and clears.
         self.finished: list[PendingRequest] = []
         #: Requests whose budget ran out; the caller answers and clears.
@@ -166,6 +171,9 @@ class Scheduler:
         assert len(outcomes) == len(work.rows), (len(outcomes), len(work.rows))
         self._running.remove(work)
         self._measure(work, now_ns - work.started_ns)
+        self.tally.complete(work, now_ns - work.started_ns)
+        if self.is_tracing:
+            _remember(work, now_ns)
         for row, outcome in zip(work.rows, outcomes, strict=True):
             if row.request.is_over:
                 continue
@@ -199,6 +207,8 @@ class Scheduler:
         request = row.request
         assert request.results[row.index] is None, (request.spec, row.index)
         request.results[row.index] = result
+        outcome = "failed" if isinstance(result, Failure) else "ok"
+        self.tally.end_instances(request.method.name, outcome)
         request.unfinished -= 1
         if request.unfinished == 0:
             request.is_over = True
@@ -216,6 +226,7 @@ class Scheduler:
             if now_ns >= request.deadline_ns:
                 request.is_over = True
                 self.expired.append(request)
+                self.tally.end_instances(request.method.name, "expired", request.unfinished)
                 continue
             if rows and not _may_share(rows[0].request, request):
                 break
@@ -229,6 +240,8 @@ class Scheduler:
             if not row.request.is_started:
                 row.request.is_started = True
                 self.started.append(row.request.ticket)
+                waited_ns = now_ns - row.request.received_ns
+                self.tally.begin_request(row.request.method.name, waited_ns)
         self._running.append(work)
         return work
 
@@ -286,6 +299,16 @@ class Scheduler:
                 see(row)
         assert all(request.unfinished == 0 for request in self.finished)
         assert all(request.unfinished for request in self.expired)
+
+
+def _remember(work: Work, now_ns: int) -> None:
+    """Note a work in the traces of its requests, once in each."""
+    for request in dict.fromkeys(row.request for row in work.rows):
+        if request.trace is not None:
+            number = next(row.step.number for row in work.rows if row.request is request)
+            model = "" if work.model is None else work.model.model_key
+            traced = TracedWork(number, model, len(work.rows), work.started_ns, now_ns)
+            request.trace.works.append(traced)
 
 
 def _may_share(one: PendingRequest, other: PendingRequest) -> bool:

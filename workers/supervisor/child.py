@@ -95,7 +95,8 @@ class Child:
         """
         self.spec = spec
         self.generation = generation
-        document = {**spec.document, "generation": generation, "parent_pid": os.getpid()}
+        own = {"slot": spec.slot, "generation": generation, "parent_pid": os.getpid()}
+        document = {**spec.document, **own}
         encoded = encode_line(document)
         if len(encoded) > DOCUMENT_BYTES_MAX:
             text = f"document of {len(encoded)} B exceeds document_bytes_max {DOCUMENT_BYTES_MAX}"

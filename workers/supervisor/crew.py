@@ -11,6 +11,7 @@ import os
 import random
 import selectors
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -69,6 +70,8 @@ class Crew:
         self.members: dict[str, Member] = {}
         self.doors = DoorTable()
         self.listeners = Listeners()
+        #: How many processes ended, by kind, servable and `exit_reason.REASONS`.
+        self.ends: Counter[tuple[str, str, str]] = Counter()
         #: Slots that a roll has emptied for another one: their services are waited for.
         self.expected: set[str] = set()
         self._selector = selector
@@ -233,6 +236,8 @@ class Crew:
                 member.device = report.get("device")
                 member.note_producers(report)
                 self._note_ready(member, now_ns)
+            case "numbers":
+                member.numbers = report.get("numbers")
             case "draining":
                 member.slot.apply(slots.SIGNED_OFF, now_ns)
             case "failed":
@@ -316,6 +321,7 @@ class Crew:
         if member.kill_reason is not None:
             text = f"{text} ({member.kill_reason})"
         is_blameless = member.is_blameless
+        self.ends[member.spec.kind, member.spec.servable, member.exit_reason(returncode)] += 1
         member.forget_process()
         # Who waits for a first start is told of its failure; nobody is told of a later death.
         is_news = member.slot.state == slots.READY or (

@@ -10,6 +10,7 @@ from typing import Any
 
 from workers.supervisor import slot as slots
 from workers.supervisor.child import Child, ChildSpec
+from workers.supervisor.exit_reason import exit_reason
 from workers.supervisor.slot import Slot
 from workers.supervisor.stop_policy import ChildPresence
 
@@ -46,6 +47,8 @@ class Member:
         self.device: dict[str, Any] | None = None
         #: Addresses of the broker in this process for direct clients, ports resolved.
         self.producers: list[str] = []
+        #: What a gateway has counted, if it tells.
+        self.numbers: dict[str, Any] | None = None
         #: A gateway whose doors may hold requests in flight.
         self.is_serving = False
         #: Commands were ended, or SIGTERM was sent, because the server goes down.
@@ -68,6 +71,15 @@ class Member:
             facts["device"] = f"{self.device['target']}:{self.device['id']}"
         return facts | {"pid": self.child.pid, "generation": self.slot.generation}
 
+    def exit_reason(self, returncode: int) -> str:
+        """How the process ended, in one word of `exit_reason.REASONS`."""
+        slot = self.slot
+        is_told = slot.state == slots.DRAINING
+        is_killed = self.kill_reason is not None
+        return exit_reason(
+            returncode, is_killed, self.is_blameless, is_told, slot.has_device_trouble
+        )
+
     def note_producers(self, report: Mapping[str, Any]) -> None:
         """A broker is bound to these addresses; its successor gets the same, ports resolved."""
         self.producers = list(report.get("producers") or [])
@@ -82,6 +94,7 @@ class Member:
         self.is_blameless = False
         self.device = None
         self.producers = []
+        self.numbers = None
         self.is_serving = False
         self.is_told_to_leave = False
         self.leaves_when_drained = False
@@ -107,6 +120,8 @@ class Member:
             ],
             "error": self.error if slot.state in (slots.BACKOFF, *slots.GIVEN_UP) else None,
             "since_s": _ago_s(slot.since_ns, now_ns),
+            "has_busy_device": slot.has_busy_device,
+            "numbers": self.numbers,
         }
 
 

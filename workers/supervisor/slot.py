@@ -198,6 +198,11 @@ class Slot:
         return self._device == BUSY
 
     @property
+    def has_device_trouble(self) -> bool:
+        """Whether the process found its device busy, or unusable."""
+        return self._device is not None
+
+    @property
     def is_gone(self) -> bool:
         """Whether no process is here and none will come again."""
         is_empty = self._state in (VACANT, BACKOFF)

@@ -364,6 +364,7 @@ class Supervisor:
             "producers": self._crew.producers_addresses(),
             "doors": [{"kind": kind, "address": address} for kind, address in doors.items()],
             "slots": [member.status(now_ns) for member in self._crew.members.values()],
+            "ends": [[*key, count] for key, count in self._crew.ends.items()],
             "roll": self._rolls.status(),
             "changes": self._rolls.versions.status(),
         }
