@@ -91,7 +91,7 @@ class Core:
                 return
             end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
             if end > count or len(head) > heads.HEAD_BYTES_MAX:
-                self._refuse(client, head, "malformed", heads.broken_rule(head, count - at - 1))
+                self.refuse(client, head, "malformed", heads.broken_rule(head, count - at - 1))
                 return
             if head[:4] == heads.REQUEST_PREFIX:
                 self._receive_request(client, head, parts[at + 1 : end], now_ns)
@@ -114,13 +114,13 @@ class Core:
         if service is None:
             service = self.registration.resolve_label(key)
         if service is None:
-            return self._refuse(client, head, *self.registration.why_not(key))
+            return self.refuse(client, head, *self.registration.why_not(key))
         if self._quarantine and self._refuse_poison(client, head, frames, service, now_ns):
             return None
         body_bytes = sum(map(len, frames))
         refusal = self.admission.refusal(head, body_bytes, service)
         if refusal is not None:
-            return self._refuse(client, head, *refusal)
+            return self.refuse(client, head, *refusal)
         budget_ms = min(budget_ms or self.settings.budget_ms_default, limits.BUDGET_MS_MAX)
         deadline_ns = now_ns + budget_ms * NS_PER_MS
         request = Request(
@@ -149,18 +149,18 @@ class Core:
             f"the same request killed {self.settings.attempts_max} workers of "
             f"{service.key.decode()} lately; it is refused for {wait_ms} ms more"
         )
-        self._refuse(client, head, "poison_suspected", message)
+        self.refuse(client, head, "poison_suspected", message)
         return True
 
     def _receive_other(self, client: Hashable, head: bytes, now_ns: int) -> None:
         """A parcel that is no request: rare, so it may cost more."""
         if head[2] != heads.VERSION:
             message = f"protocol version {head[2]} is not {heads.VERSION}"
-            return self._refuse(client, head, "unsupported", message)
+            return self.refuse(client, head, "unsupported", message)
         receive = self._others.get(head[3])
         if receive is None:
             message = f"command {head[3]} is not one that a client sends"
-            return self._refuse(client, head, "malformed", message)
+            return self.refuse(client, head, "malformed", message)
         return receive(client, head, now_ns)
 
     def _receive_cancel(self, client: Hashable, head: bytes, _now_ns: int) -> None:
@@ -323,7 +323,7 @@ class Core:
         self.outbox.fail(request.client, request.head, reason, message)
         self._finish(request)
 
-    def _refuse(self, client: Hashable, head: bytes, reason: str, message: str) -> None:
+    def refuse(self, client: Hashable, head: bytes, reason: str, message: str) -> None:
         """Answer a request that was not accepted."""
         self.counters.refused += 1
         self.counters.reasons[reason] += 1

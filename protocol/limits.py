@@ -30,6 +30,10 @@ METHOD_BYTES_MAX = 255
 #: The instance count saturates here: it is for load accounting, the body has the truth.
 INSTANCE_COUNT_MAX = 65_535
 
+#: Body frame 0 of a request of an MDP client: the broker looks over it for the keys that are its
+#: own, up to 4 ms for each MiB. Large tensors travel in frames of their own.
+MDP_META_BYTES_MAX = 16 * MIB
+
 #: Dimensions of one tensor (numpy's own limit is 64; 32 was numpy 1's).
 TENSOR_DIMENSIONS_MAX = 32
 
