@@ -22,11 +22,12 @@ Rules
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 from broker import service as states
 from broker.admission import Admission, Settings
+from broker.client_commands import ClientCommands
 from broker.deadlines import Deadlines
 from broker.dispatcher import Dispatcher
 from broker.invariants import check
@@ -34,9 +35,9 @@ from broker.outbox import Outbox
 from broker.quarantine import Quarantine
 from broker.registration import Registration
 from broker.service import Frame, Request, Service, Worker
-from broker.stats import Counters, describe
+from broker.stats import Counters
 from broker.watchers import Watchers
-from protocol import control, limits, native, status
+from protocol import control, limits, status
 from protocol import head as heads
 from protocol.errors import RemoteProtocolError
 
@@ -62,14 +63,9 @@ class Core:
         self._deadlines = Deadlines()
         self._dispatcher = Dispatcher(self.outbox)
         self._quarantine = Quarantine(settings.quarantine_ms)
-        self._watchers = Watchers(self.outbox)
+        self.watchers = Watchers(self.outbox)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
-        self._others: dict[int, Callable[[Hashable, bytes, int], None]] = {
-            heads.CANCEL: self._receive_cancel,
-            heads.DRAIN: self._receive_watch,
-            heads.HEARTBEAT: self._receive_probe,
-            heads.STATS: self._receive_stats,
-        }
+        self._commands = ClientCommands(self)
 
     @property
     def settings(self) -> Settings:
@@ -96,7 +92,7 @@ class Core:
             if head[:4] == heads.REQUEST_PREFIX:
                 self._receive_request(client, head, parts[at + 1 : end], now_ns)
             else:
-                self._receive_other(client, head, now_ns)
+                self._commands.receive(client, head, now_ns)
             at = end
 
     def _receive_request(
@@ -107,6 +103,8 @@ class Core:
         if outstanding is not None and request_id in outstanding:
             self.counters.duplicates += 1  # the running one will answer both
             return None
+        if head[heads.FLAGS_LOW_BYTE] & heads.FLAGS_PRIORITY == heads.FLAGS_PRIORITY:
+            return self.refuse(client, head, "malformed", "flags HIGH and LOW are both set")
         key = heads.service_of(head)
         service = self.registration.routes.get(key)
         if self.registration.splits:
@@ -152,37 +150,16 @@ class Core:
         self.refuse(client, head, "poison_suspected", message)
         return True
 
-    def _receive_other(self, client: Hashable, head: bytes, now_ns: int) -> None:
-        """A parcel that is no request: rare, so it may cost more."""
-        if head[2] != heads.VERSION:
-            message = f"protocol version {head[2]} is not {heads.VERSION}"
-            return self.refuse(client, head, "unsupported", message)
-        receive = self._others.get(head[3])
-        if receive is None:
-            message = f"command {head[3]} is not one that a client sends"
-            return self.refuse(client, head, "malformed", message)
-        return receive(client, head, now_ns)
-
-    def _receive_cancel(self, client: Hashable, head: bytes, _now_ns: int) -> None:
-        (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
+    def cancel(self, client: Hashable, request_id: int) -> None:
+        """The client takes a request back: it gets no reply."""
         request = self._clients.get(client, {}).get(request_id)
         if request is not None:
             self.counters.cancelled += 1
             self._finish(request)
 
-    def _receive_probe(self, client: Hashable, head: bytes, _now_ns: int) -> None:
-        self.outbox.to_clients.append((client, [head[:22] + b"\0" + head[23:]]))
-
-    def _receive_stats(self, client: Hashable, head: bytes, now_ns: int) -> None:
-        body = native.pack_meta(describe(self, now_ns))
-        self.outbox.to_clients.append((client, [head[:22] + b"\1" + head[23:], body]))
-
-    def _receive_watch(self, client: Hashable, _head: bytes, _now_ns: int) -> None:
-        self._watchers.add(client, self.admission.is_draining)
-
     def client_lost(self, client: Hashable) -> None:
         """The client is gone: its waiting requests are taken out, its running ones dropped."""
-        self._watchers.forget(client)
+        self.watchers.forget(client)
         for request in list(self._clients.get(client, {}).values()):
             self.counters.cancelled += 1
             self._finish(request)
@@ -384,7 +361,7 @@ class Core:
         """Refuse new requests from now on, and tell who asked; what is held is finished."""
         if not self.admission.is_draining:
             self.admission.is_draining = True
-            self._watchers.tell()
+            self.watchers.tell()
 
     def say_goodbye(self) -> None:
         """Tell every worker that it is over, so that it need not find out by silence."""

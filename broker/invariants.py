@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker import service as states
 from broker.lane import Backlog, Lane
+from broker.priorities import NORMAL, level_of
 from broker.service import Request, Service
 from protocol import head as heads
 from protocol import limits
@@ -68,10 +69,16 @@ def _check_service(service: Service, core: Core) -> None:
 def _check_backlog(service: Service, lane: Lane, backlog: Backlog, core: Core) -> None:
     waiting = list(backlog)
     assert backlog.count == len(waiting)
+    levels = backlog._levels
+    if levels is not None:
+        assert levels, "levels are kept for nobody"
+        for level, line in enumerate(levels.lines):
+            assert all(level_of(request.head) == level for request in line)
     if not waiting:
         return
     for request in waiting:
         assert not request.done
+        assert levels is not None or level_of(request.head) == NORMAL
         assert request.service is service
         assert request.lane is lane
     alias = heads.service_key(service.servable, 0)

@@ -50,12 +50,21 @@ FLAG_COALESCE = 1
 FLAG_REDELIVERED = 2
 #: The body frames are large: worth receiving without a copy. A hint only.
 FLAG_BODY_LARGE = 4
+#: The request goes before those that wait without a flag, or behind them; both together are wrong.
+FLAG_HIGH = 32
+FLAG_LOW = 64
 
 FLAGS = {
     FLAG_COALESCE: "COALESCE",
     FLAG_REDELIVERED: "REDELIVERED",
     FLAG_BODY_LARGE: "BODY_LARGE",
+    FLAG_HIGH: "HIGH",
+    FLAG_LOW: "LOW",
 }
+
+#: What asks for a level of its own, and the names of the three levels.
+FLAGS_PRIORITY = FLAG_HIGH | FLAG_LOW
+PRIORITIES = {"high": FLAG_HIGH, "normal": 0, "low": FLAG_LOW}
 
 #: Body encodings. A reply in dialect NATIVE with a status other than OK is a failure that the bus
 #: itself reports, whatever the request's dialect was.
@@ -88,6 +97,8 @@ LABELS = (STABLE, CANARY)
 CALL_PREFIX = "@call_"
 
 FLAGS_OFFSET = 4
+#: All flags so far are in the second byte of the two.
+FLAGS_LOW_BYTE = FLAGS_OFFSET + 1
 DIALECT_OFFSET = 6
 STATUS_OFFSET = 7
 REQUEST_ID_OFFSET = 8
@@ -184,8 +195,8 @@ def restamp(head: bytes, request_id: int, budget_ms: int) -> bytes:
 
 
 def with_flag(head: bytes, flag: int) -> bytes:
-    """The same head with a flag of the low byte set (all flags so far are in it)."""
-    at = FLAGS_OFFSET + 1
+    """The same head with a flag of the low byte set."""
+    at = FLAGS_LOW_BYTE
     return head[:at] + bytes((head[at] | flag,)) + head[at + 1 :]
 
 

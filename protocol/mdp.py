@@ -44,7 +44,7 @@ MMI_NOT_FOUND = b"404"
 MMI_UNKNOWN = b"501"
 
 #: Keys of a request's map that are for the broker.
-OPTIONS = frozenset(("budget_ms", "id", "instance_count", "method"))
+OPTIONS = frozenset(("budget_ms", "id", "instance_count", "method", "priority"))
 
 #: How a reply's map begins if it has up to 15 items less those that are put in front.
 FIXMAP = 0x80
@@ -136,6 +136,7 @@ def encode_head(call: Call) -> bytes:
     return heads.pack(
         heads.Head(
             heads.REQUEST,
+            _priority(options),
             budget_ms=_integer(options, "budget_ms", limits.BUDGET_MS_MAX),
             instance_count=_integer(options, "instance_count", limits.INSTANCE_COUNT_MAX),
             body_frames=len(frames),
@@ -194,6 +195,15 @@ def _integer(options: dict[str, Any], name: str, highest: int) -> int:
     if type(value) is not int or value < 0:
         raise RequestError("malformed", f"key {name!r} is {value!r}, not an integer >= 0")
     return min(value, highest)
+
+
+def _priority(options: dict[str, Any]) -> int:
+    priority = options.get("priority", "normal")
+    flag = heads.PRIORITIES.get(priority) if isinstance(priority, str) else None
+    if flag is None:
+        names = ", ".join(heads.PRIORITIES)
+        raise RequestError("malformed", f"key 'priority' is {priority!r}, not one of {names}")
+    return flag
 
 
 def _call_id(options: dict[str, Any]) -> bytes:

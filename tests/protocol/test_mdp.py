@@ -86,11 +86,13 @@ def test_a_service_is_a_servable_with_or_without_a_version_or_a_label(
 
 def test_the_keys_of_the_map_become_the_head_and_the_body_stays_as_it_is() -> None:
     options = {"method": "m", "budget_ms": 250, "instance_count": 3, "unknown": [1, [2]]}
+    options["priority"] = "low"
     body = msgpack.packb({"instances": [{"x": ["int8", [2], 1]}] * 3, **options})
     call = call_of([b"MDPC01", b"add", body, b"ab"])
     head = heads.unpack(mdp.encode_head(call))
     assert head == heads.Head(
         heads.REQUEST,
+        heads.FLAG_LOW,
         budget_ms=250,
         instance_count=3,
         body_frames=2,
@@ -123,6 +125,8 @@ def test_the_keys_of_the_map_become_the_head_and_the_body_stays_as_it_is() -> No
         (msgpack.packb({"method": "m", "id": True}), "key 'id' is True"),
         (msgpack.packb({"method": "m", "budget_ms": -1}), "key 'budget_ms' is -1"),
         (msgpack.packb({"method": "m", "budget_ms": "1"}), "key 'budget_ms' is '1'"),
+        (msgpack.packb({"method": "m", "priority": 1}), "is 1, not one of high, normal, low"),
+        (msgpack.packb({"method": "m", "priority": "top"}), "key 'priority' is 'top'"),
     ],
 )
 def test_a_body_that_breaks_the_rules_is_refused_with_the_rule(body: bytes, text: str) -> None:

@@ -128,6 +128,13 @@ class SimBroker:
         return since_ns >= self._begin_ns and (is_alias or service in expected)
 
     @property
+    def is_quiet(self) -> bool:
+        """Nobody waits for a service that nobody serves yet. A client that vanished may do so, and
+        is found out when the service is given up."""
+        services = self.core.registration.services.values()
+        return not any(each.queued and each.give_up_ns is not None for each in services)
+
+    @property
     def is_stopping(self) -> bool:
         """It was told to go."""
         return self._stopping is not None

@@ -29,6 +29,9 @@ METHODS = (b"m", b"@call")
 #: Whom they ask: versions, labels, and somebody who is not there.
 SERVICES = (b"s/0", b"s/0", b"s/1", b"s/2", b"s/stable/0", b"s/canary/0", b"other/1")
 
+#: At which level of the backlog.
+PRIORITIES = (0, 0, heads.FLAG_HIGH, heads.FLAG_LOW)
+
 #: A payload with this kills whichever worker computes it.
 POISON = ".poison"
 
@@ -144,7 +147,7 @@ class SimClient:
         budget_ms = dice.choice((0, 5, 30, 200, 5_000))
         head = heads.Head(
             heads.REQUEST,
-            flags=dice.choice((0, heads.FLAG_COALESCE)),
+            flags=dice.choice((0, heads.FLAG_COALESCE)) | dice.choice(PRIORITIES),
             budget_ms=budget_ms,
             body_frames=1,
             service=dice.choice(SERVICES),

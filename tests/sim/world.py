@@ -120,7 +120,9 @@ class World:
         """Whether the world is quiet, and then, without workers, at its end."""
         if self.is_ending:
             self._is_over = not self.broker.core.registration.services
-        elif all(peer.is_quiet for peer in (*self.clients, *self.workers, self.supervisor)):
+        elif all(
+            each.is_quiet for each in (*self.clients, *self.workers, self.supervisor, self.broker)
+        ):
             self._quiet_looks += 1
             if self._quiet_looks == 2:
                 self._end()
