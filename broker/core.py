@@ -5,7 +5,8 @@ Doors: `receive_from_client`, `receive_from_worker`, `client_lost`, `worker_lost
 no clock, no logging: monotonic time comes in as `now_ns`.
 
 Rules
-  - Every accepted request gets exactly one final reply, or none if its client cancelled or left.
+  - Every accepted request gets exactly one final reply, or none if its client cancelled or left, or
+    wanted none (ONE_WAY); then it is counted as answered or failed all the same.
   - A request is executed at most `attempts_max` times. When a worker is lost, requests that it had
     not started go back to the head of the backlog, in their order; the others are suspects: each is
     dispatched again to a worker that holds nothing else, or fails with `worker_lost`.
@@ -158,11 +159,15 @@ class Core:
             self._finish(request)
 
     def client_lost(self, client: Hashable) -> None:
-        """The client is gone: its waiting requests are taken out, its running ones dropped."""
+        """The client is gone: its waiting requests are taken out, its running ones dropped.
+
+        Those to which it never wanted a reply stay: it may have left because it was done.
+        """
         self.watchers.forget(client)
         for request in list(self._clients.get(client, {}).values()):
-            self.counters.cancelled += 1
-            self._finish(request)
+            if not request.head[heads.FLAGS_LOW_BYTE] & heads.FLAG_ONE_WAY:
+                self.counters.cancelled += 1
+                self._finish(request)
 
     # ------------------------------------------------------------ from workers
 

@@ -9,8 +9,6 @@ Clients without the COALESCE flag get none: they expect nothing but their replie
 
 from __future__ import annotations
 
-from typing import Any
-
 import zmq
 
 from broker.core import Core
@@ -61,7 +59,8 @@ def _who_understands(core: Core) -> list[bytes]:
     """Clients of the socket that have requests here and take more than replies."""
     found: list[bytes] = []
     for client, outstanding in core._clients.items():
-        request: Any = next(iter(outstanding.values()))
-        if isinstance(client, bytes) and request.head[heads.FLAGS_OFFSET + 1] & heads.FLAG_COALESCE:
+        flags = (request.head[heads.FLAGS_LOW_BYTE] for request in outstanding.values())
+        awaited = next((each for each in flags if not each & heads.FLAG_ONE_WAY), 0)
+        if isinstance(client, bytes) and awaited & heads.FLAG_COALESCE:
             found.append(client)
     return found

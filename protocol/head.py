@@ -50,6 +50,8 @@ FLAG_COALESCE = 1
 FLAG_REDELIVERED = 2
 #: The body frames are large: worth receiving without a copy. A hint only.
 FLAG_BODY_LARGE = 4
+#: Nobody waits for the answer: there is no reply, whatever becomes of the request.
+FLAG_ONE_WAY = 8
 #: The request goes before those that wait without a flag, or behind them; both together are wrong.
 FLAG_HIGH = 32
 FLAG_LOW = 64
@@ -58,6 +60,7 @@ FLAGS = {
     FLAG_COALESCE: "COALESCE",
     FLAG_REDELIVERED: "REDELIVERED",
     FLAG_BODY_LARGE: "BODY_LARGE",
+    FLAG_ONE_WAY: "ONE_WAY",
     FLAG_HIGH: "HIGH",
     FLAG_LOW: "LOW",
 }

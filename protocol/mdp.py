@@ -44,7 +44,7 @@ MMI_NOT_FOUND = b"404"
 MMI_UNKNOWN = b"501"
 
 #: Keys of a request's map that are for the broker.
-OPTIONS = frozenset(("budget_ms", "id", "instance_count", "method", "priority"))
+OPTIONS = frozenset(("budget_ms", "id", "instance_count", "method", "one_way", "priority"))
 
 #: How a reply's map begins if it has up to 15 items less those that are put in front.
 FIXMAP = 0x80
@@ -136,7 +136,7 @@ def encode_head(call: Call) -> bytes:
     return heads.pack(
         heads.Head(
             heads.REQUEST,
-            _priority(options),
+            _priority(options) | _one_way(options),
             budget_ms=_integer(options, "budget_ms", limits.BUDGET_MS_MAX),
             instance_count=_integer(options, "instance_count", limits.INSTANCE_COUNT_MAX),
             body_frames=len(frames),
@@ -204,6 +204,13 @@ def _priority(options: dict[str, Any]) -> int:
         names = ", ".join(heads.PRIORITIES)
         raise RequestError("malformed", f"key 'priority' is {priority!r}, not one of {names}")
     return flag
+
+
+def _one_way(options: dict[str, Any]) -> int:
+    is_one_way = options.get("one_way", False)
+    if not isinstance(is_one_way, bool):
+        raise RequestError("malformed", f"key 'one_way' is {is_one_way!r}, not true or false")
+    return heads.FLAG_ONE_WAY if is_one_way else 0
 
 
 def _call_id(options: dict[str, Any]) -> bytes:

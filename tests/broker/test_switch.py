@@ -108,6 +108,23 @@ def test_who_vanishes_with_requests_that_wait_is_found_out_and_nobody_else_is_to
     assert peers.switch.next_timer_ns() == peers.core.next_timer_ns()
 
 
+def test_what_a_client_leaves_behind_without_wanting_a_reply_is_computed(peers: Peers) -> None:
+    worker = peers.worker(credit=1)
+    gone = peers.socket(zmq.DEALER, peers.producers)
+    for number, flags in enumerate((heads.FLAG_COALESCE, heads.FLAG_ONE_WAY, heads.FLAG_ONE_WAY)):
+        gone.send_multipart(request(number, flags=flags))
+    peers.turn_until(lambda: peers.core.load()[0] == 3)
+    gone.close()
+    peers.turn_until(lambda: peers.core.load()[0] == 2)
+    for ticket in (1, 2, 3):
+        parts = peers.receive(worker)
+        assert heads.unpack(parts[0]).request_id == ticket
+        worker.send_multipart(reply(ticket))
+    peers.turn_until(lambda: peers.core.load() == (0, 0))
+    counters = peers.core.counters
+    assert (counters.answered, counters.cancelled, counters.clients_gone) == (2, 1, 1)
+
+
 def test_a_producer_over_tcp_reaches_the_same_workers(peers: Peers) -> None:
     worker = peers.worker()
     client = peers.socket(zmq.DEALER, peers.switch.producers_addresses[1])

@@ -125,6 +125,7 @@ def test_the_keys_of_the_map_become_the_head_and_the_body_stays_as_it_is() -> No
         (msgpack.packb({"method": "m", "id": True}), "key 'id' is True"),
         (msgpack.packb({"method": "m", "budget_ms": -1}), "key 'budget_ms' is -1"),
         (msgpack.packb({"method": "m", "budget_ms": "1"}), "key 'budget_ms' is '1'"),
+        (msgpack.packb({"method": "m", "one_way": 1}), "key 'one_way' is 1, not true or false"),
         (msgpack.packb({"method": "m", "priority": 1}), "is 1, not one of high, normal, low"),
         (msgpack.packb({"method": "m", "priority": "top"}), "key 'priority' is 'top'"),
     ],

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from broker.core import Core
+from broker.service import Request
 from broker.stopping import Stopping
+from protocol import head as heads
 from tests.sim.links import DELAY_MS_MAX, MS, Connection
 from tests.sim.watch import Watch
 
@@ -129,10 +131,11 @@ class SimBroker:
 
     @property
     def is_quiet(self) -> bool:
-        """Nobody waits for a service that nobody serves yet. A client that vanished may do so, and
-        is found out when the service is given up."""
+        """Nothing is here that nobody waits for: requests without a reply, or of clients that have
+        vanished, who are found out when a service that nobody serves is given up."""
         services = self.core.registration.services.values()
-        return not any(each.queued and each.give_up_ns is not None for each in services)
+        is_ending = any(each.queued and each.give_up_ns is not None for each in services)
+        return not is_ending and not any(map(has_one_way, self.core._clients.values()))
 
     @property
     def is_stopping(self) -> bool:
@@ -228,7 +231,8 @@ class SimBroker:
         if connection is None or connection.down is None:
             self._world.met["client unreachable"] += 1
             self.core.client_lost(client)
-            assert client not in self.core._clients, "requests of a client that is gone"
+            left = self.core._clients.get(client, {}).values()
+            assert all(map(is_one_way, left)), "requests of a client that is gone"
         else:
             connection.down.send(parts)
 
@@ -270,3 +274,13 @@ class SimBroker:
         assert not registration.services, "I7: services left"
         assert not registration.routes, "I7: routes left"
         assert self.core.next_timer_ns() is None, "I7: a broker that is idle sleeps"
+
+
+def is_one_way(request: Request) -> bool:
+    """Whether nobody waits for its reply."""
+    return bool(request.head[heads.FLAGS_LOW_BYTE] & heads.FLAG_ONE_WAY)
+
+
+def has_one_way(outstanding: dict[int, Request]) -> bool:
+    """Whether one of a client's requests is so."""
+    return any(map(is_one_way, outstanding.values()))

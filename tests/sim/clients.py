@@ -29,6 +29,9 @@ METHODS = (b"m", b"@call")
 #: Whom they ask: versions, labels, and somebody who is not there.
 SERVICES = (b"s/0", b"s/0", b"s/1", b"s/2", b"s/stable/0", b"s/canary/0", b"other/1")
 
+#: How replies are sent, if at all.
+KINDS = (0, 0, 0, heads.FLAG_COALESCE, heads.FLAG_COALESCE, heads.FLAG_COALESCE, heads.FLAG_ONE_WAY)
+
 #: At which level of the backlog.
 PRIORITIES = (0, 0, heads.FLAG_HIGH, heads.FLAG_LOW)
 
@@ -147,7 +150,7 @@ class SimClient:
         budget_ms = dice.choice((0, 5, 30, 200, 5_000))
         head = heads.Head(
             heads.REQUEST,
-            flags=dice.choice((0, heads.FLAG_COALESCE)) | dice.choice(PRIORITIES),
+            flags=dice.choice(KINDS) | dice.choice(PRIORITIES),
             budget_ms=budget_ms,
             body_frames=1,
             service=dice.choice(SERVICES),
@@ -184,6 +187,10 @@ class SimClient:
         head = heads.unpack(completion.head)
         latest_ns = asked.until_ns + self._settings.slack_ms * MS + (2 << BUCKET_SHIFT)
         assert world.now_ns <= latest_ns, f"an outcome comes late: {asked}"
+        if heads.unpack(asked.head).flags & heads.FLAG_ONE_WAY and not head.status:
+            assert not completion.frames, completion
+            world.met["client one way"] += 1
+            return
         if not head.status:
             assert completion.frames == [b"answer to " + asked.payload], (completion, asked)
             world.met["client ok"] += 1
@@ -252,7 +259,7 @@ class SimClient:
         outbox = self._session.outbox
         for message in outbox:
             head = heads.unpack(message[0])  # type: ignore[arg-type]
-            if head.command == heads.REQUEST:
+            if head.command == heads.REQUEST and not head.flags & heads.FLAG_ONE_WAY:
                 limit_ns = self._world.deadline_slack_ns() + (head.budget_ms or 20_000) * MS
                 self._answer_by_ns[head.request_id] = self._world.now_ns + limit_ns
         if len(outbox) > 1 and self._world.random.random() < 0.5:
