@@ -17,6 +17,7 @@ Rules
     of a version is that version, or else version 0. A request for one of these is bound to a
     version only as long as that version takes work.
   - A service without device workers keeps its backlog for `service_grace_ns`: workers restart.
+  - A request with a key that is known is not executed again (`keys.py`).
   - An extra worker gets only methods that it offers; a device worker gets every method.
 """
 
@@ -32,6 +33,7 @@ from broker.client_commands import ClientCommands
 from broker.deadlines import Deadlines
 from broker.dispatcher import Dispatcher
 from broker.invariants import check
+from broker.keys import Keys
 from broker.outbox import Outbox
 from broker.quarantine import Quarantine
 from broker.registration import Registration
@@ -43,6 +45,9 @@ from protocol import head as heads
 from protocol.errors import RemoteProtocolError
 
 NS_PER_MS = 1_000_000
+
+#: What makes a request one that is looked at more closely.
+FLAGS_RARE = heads.FLAG_KEYED | heads.FLAGS_PRIORITY
 
 #: How often a request may come back from a dead worker that had not started it, before it is a
 #: suspect all the same: it may kill while it is decoded.
@@ -63,9 +68,10 @@ class Core:
         self._clients: dict[Hashable, dict[int, Request]] = {}
         self._deadlines = Deadlines()
         self._dispatcher = Dispatcher(self.outbox)
-        self._quarantine = Quarantine(settings.quarantine_ms)
+        self._quarantine = Quarantine(settings.quarantine_ms, settings.attempts_max)
         self.watchers = Watchers(self.outbox)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
+        self.keys = Keys(self)
         self._commands = ClientCommands(self)
 
     @property
@@ -91,21 +97,25 @@ class Core:
                 self.refuse(client, head, "malformed", heads.broken_rule(head, count - at - 1))
                 return
             if head[:4] == heads.REQUEST_PREFIX:
-                self._receive_request(client, head, parts[at + 1 : end], now_ns)
+                self.receive_request(client, head, parts[at + 1 : end], now_ns)
             else:
                 self._commands.receive(client, head, now_ns)
             at = end
 
-    def _receive_request(
+    def receive_request(
         self, client: Hashable, head: bytes, frames: list[Frame], now_ns: int
     ) -> None:
+        """Take one request: refuse it, let it wait, or dispatch it."""
+        flags = head[heads.FLAGS_LOW_BYTE] & FLAGS_RARE
+        if flags & heads.FLAG_KEYED:
+            return self.keys.receive(client, head, frames, now_ns)
+        if flags == heads.FLAGS_PRIORITY:
+            return self.refuse(client, head, "malformed", "flags HIGH and LOW are both set")
         request_id, budget_ms = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)
         outstanding = self._clients.get(client)
         if outstanding is not None and request_id in outstanding:
             self.counters.duplicates += 1  # the running one will answer both
             return None
-        if head[heads.FLAGS_LOW_BYTE] & heads.FLAGS_PRIORITY == heads.FLAGS_PRIORITY:
-            return self.refuse(client, head, "malformed", "flags HIGH and LOW are both set")
         key = heads.service_of(head)
         service = self.registration.routes.get(key)
         if self.registration.splits:
@@ -114,8 +124,10 @@ class Core:
             service = self.registration.resolve_label(key)
         if service is None:
             return self.refuse(client, head, *self.registration.why_not(key))
-        if self._quarantine and self._refuse_poison(client, head, frames, service, now_ns):
-            return None
+        if self._quarantine:
+            text = self._quarantine.refusal(service.key, head, frames, now_ns)
+            if text is not None:
+                return self.refuse(client, head, "poison_suspected", text)
         body_bytes = sum(map(len, frames))
         refusal = self.admission.refusal(head, body_bytes, service)
         if refusal is not None:
@@ -138,22 +150,9 @@ class Core:
             self._dispatcher.dispatch(request, worker, now_ns)
         return None
 
-    def _refuse_poison(
-        self, client: Hashable, head: bytes, frames: list[Frame], service: Service, now_ns: int
-    ) -> bool:
-        wait_ms = self._quarantine.refused_for_ms(service.key, head, frames, now_ns)
-        if not wait_ms:
-            return False
-        message = (
-            f"the same request killed {self.settings.attempts_max} workers of "
-            f"{service.key.decode()} lately; it is refused for {wait_ms} ms more"
-        )
-        self.refuse(client, head, "poison_suspected", message)
-        return True
-
     def cancel(self, client: Hashable, request_id: int) -> None:
         """The client takes a request back: it gets no reply."""
-        request = self._clients.get(client, {}).get(request_id)
+        request = self.request_of(client, request_id)
         if request is not None:
             self.counters.cancelled += 1
             self._finish(request)
@@ -161,13 +160,23 @@ class Core:
     def client_lost(self, client: Hashable) -> None:
         """The client is gone: its waiting requests are taken out, its running ones dropped.
 
-        Those to which it never wanted a reply stay: it may have left because it was done.
+        Those to which it never wanted a reply stay: it may have left because it was done. Those
+        with a key stay: it may come back and ask for them.
         """
         self.watchers.forget(client)
         for request in list(self._clients.get(client, {}).values()):
-            if not request.head[heads.FLAGS_LOW_BYTE] & heads.FLAG_ONE_WAY:
+            if not self.outlives_client(request):
                 self.counters.cancelled += 1
                 self._finish(request)
+
+    def outlives_client(self, request: Request) -> bool:
+        """Whether a request stays when its client leaves."""
+        is_one_way = request.head[heads.FLAGS_LOW_BYTE] & heads.FLAG_ONE_WAY
+        return bool(is_one_way) or request in self.keys.running
+
+    def request_of(self, client: Hashable, request_id: int) -> Request | None:
+        """The request that a client has outstanding under a number."""
+        return self._clients.get(client, {}).get(request_id)
 
     # ------------------------------------------------------------ from workers
 
@@ -211,6 +220,8 @@ class Core:
                 self.counters.answered += 1
             else:
                 self.counters.failed += 1
+            if self.keys.running:
+                self.keys.remember(request, head, frames, now_ns)
             answer = heads.restamp(head, request.request_id, 0)
             self.outbox.reply(request.client, request.head, answer, frames)
             self._finish(request)
@@ -322,6 +333,8 @@ class Core:
         self._deadlines.discard(request)
         self.admission.release(request.body_bytes)
         request.frames = []
+        if self.keys.running:
+            self.keys.end(request)
         if request.waits_in is not None:
             request.waits_in.leave(request)
 

@@ -59,8 +59,10 @@ def _who_understands(core: Core) -> list[bytes]:
     """Clients of the socket that have requests here and take more than replies."""
     found: list[bytes] = []
     for client, outstanding in core._clients.items():
-        flags = (request.head[heads.FLAGS_LOW_BYTE] for request in outstanding.values())
-        awaited = next((each for each in flags if not each & heads.FLAG_ONE_WAY), 0)
-        if isinstance(client, bytes) and awaited & heads.FLAG_COALESCE:
+        waits = (each for each in outstanding.values() if not core.outlives_client(each))
+        request = next(waits, None)
+        if request is None or not isinstance(client, bytes):
+            continue
+        if request.head[heads.FLAGS_LOW_BYTE] & heads.FLAG_COALESCE:
             found.append(client)
     return found

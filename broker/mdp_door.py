@@ -31,11 +31,11 @@ def receive(core: Core, address: tuple[bytes, ...], parts: list[Any], now_ns: in
         core.outbox.to_clients.append((address, answer))
         return
     try:
-        head = mdp.encode_head(call)
+        parcel = mdp.encode_request(call)
     except RequestError as error:
         core.refuse(call.caller, REFUSED, error.reason, error.message)
         return
-    core.receive_from_client(call.caller, [head, *call.frames], now_ns)
+    core.receive_from_client(call.caller, parcel, now_ns)
 
 
 def _manage(core: Core, call: mdp.Call) -> bytes:

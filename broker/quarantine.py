@@ -18,8 +18,9 @@ NS_PER_MS = 1_000_000
 class Quarantine:
     """Fingerprints of requests, each until its time is over; the oldest go when there are many."""
 
-    def __init__(self, period_ms: int) -> None:
+    def __init__(self, period_ms: int, attempts_max: int = limits.ATTEMPTS_MAX) -> None:
         self._period_ns = period_ms * NS_PER_MS
+        self._attempts_max = attempts_max
         #: fingerprint -> until when; in the order of their ends
         self._until_ns: dict[bytes, int] = {}
 
@@ -35,6 +36,18 @@ class Quarantine:
         self._until_ns[fingerprint] = now_ns + self._period_ns
         while len(self._until_ns) > limits.QUARANTINED_MAX:
             del self._until_ns[next(iter(self._until_ns))]
+
+    def refusal(
+        self, service_key: bytes, head: bytes, frames: Sequence[Frame], now_ns: int
+    ) -> str | None:
+        """Why such a request is refused, None if it is not."""
+        wait_ms = self.refused_for_ms(service_key, head, frames, now_ns)
+        if not wait_ms:
+            return None
+        return (
+            f"the same request killed {self._attempts_max} workers of "
+            f"{service_key.decode()} lately; it is refused for {wait_ms} ms more"
+        )
 
     def refused_for_ms(
         self, service_key: bytes, head: bytes, frames: Sequence[Frame], now_ns: int

@@ -52,6 +52,8 @@ FLAG_REDELIVERED = 2
 FLAG_BODY_LARGE = 4
 #: Nobody waits for the answer: there is no reply, whatever becomes of the request.
 FLAG_ONE_WAY = 8
+#: The last body frame is an idempotency key, and the broker's.
+FLAG_KEYED = 16
 #: The request goes before those that wait without a flag, or behind them; both together are wrong.
 FLAG_HIGH = 32
 FLAG_LOW = 64
@@ -61,6 +63,7 @@ FLAGS = {
     FLAG_REDELIVERED: "REDELIVERED",
     FLAG_BODY_LARGE: "BODY_LARGE",
     FLAG_ONE_WAY: "ONE_WAY",
+    FLAG_KEYED: "KEYED",
     FLAG_HIGH: "HIGH",
     FLAG_LOW: "LOW",
 }
@@ -201,6 +204,12 @@ def with_flag(head: bytes, flag: int) -> bytes:
     """The same head with a flag of the low byte set."""
     at = FLAGS_LOW_BYTE
     return head[:at] + bytes((head[at] | flag,)) + head[at + 1 :]
+
+
+def without_flag(head: bytes, flag: int) -> bytes:
+    """The same head with a flag of the low byte, or several, not set."""
+    at = FLAGS_LOW_BYTE
+    return head[:at] + bytes((head[at] & ~flag,)) + head[at + 1 :]
 
 
 def service_of(head: bytes) -> bytes:

@@ -75,6 +75,16 @@ QUARANTINE_MS = 60_000
 #: Requests that are refused so at once; the oldest are forgotten for others.
 QUARANTINED_MAX = 1_024
 
+#: Bytes of an idempotency key; a UUID has 16, or 36 as text.
+KEY_BYTES_MAX = 64
+
+#: How long the answer to a request with a key is remembered, to be given again: longer than clients
+#: wait between two attempts, and than a gateway or a network is away.
+ANSWERS_MS = 60_000
+
+#: Bytes of all answers that are remembered; the oldest are forgotten for others.
+ANSWERS_BYTES_MAX = 64 * MIB
+
 #: Clients that the broker tells when it drains; who asked first is forgotten for others.
 WATCHERS_MAX = 1_024
 

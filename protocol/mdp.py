@@ -44,7 +44,7 @@ MMI_NOT_FOUND = b"404"
 MMI_UNKNOWN = b"501"
 
 #: Keys of a request's map that are for the broker.
-OPTIONS = frozenset(("budget_ms", "id", "instance_count", "method", "one_way", "priority"))
+OPTIONS = frozenset(("budget_ms", "id", "instance_count", "key", "method", "one_way", "priority"))
 
 #: How a reply's map begins if it has up to 15 items less those that are put in front.
 FIXMAP = 0x80
@@ -111,18 +111,18 @@ def service_key(service: bytes) -> bytes:
     return service if slash and last.isdigit() else service + b"/0"
 
 
-def encode_head(call: Call) -> bytes:
-    """The native head of a request. Sets the caller's `call_id`.
+def encode_request(call: Call) -> list[Any]:
+    """Head and body frames of the native request. Sets the caller's `call_id`.
 
     Raises: RequestError (malformed) naming the rule that is broken.
     """
     frames = call.frames
     if not frames:
         raise RequestError("malformed", "the request has no body: a msgpack map is expected")
-    if len(frames) > limits.BODY_FRAMES_MAX:
+    if len(frames) >= limits.BODY_FRAMES_MAX:  # one is kept for a key
         raise RequestError(
             "malformed",
-            f"{len(frames)} body frames exceed body_frames_max {limits.BODY_FRAMES_MAX}",
+            f"{len(frames)} body frames exceed {limits.BODY_FRAMES_MAX - 1}",
         )
     key = service_key(call.service)
     if len(key) > limits.SERVICE_KEY_BYTES_MAX:
@@ -133,17 +133,17 @@ def encode_head(call: Call) -> bytes:
         )
     options = read_options(frames[0])
     call.caller.call_id = _call_id(options)
-    return heads.pack(
-        heads.Head(
-            heads.REQUEST,
-            _priority(options) | _one_way(options),
-            budget_ms=_integer(options, "budget_ms", limits.BUDGET_MS_MAX),
-            instance_count=_integer(options, "instance_count", limits.INSTANCE_COUNT_MAX),
-            body_frames=len(frames),
-            service=key,
-            method=_method(options),
-        )
+    frames = [*frames, *_key(options)]
+    head = heads.Head(
+        heads.REQUEST,
+        _priority(options) | _one_way(options) | (heads.FLAG_KEYED if "key" in options else 0),
+        budget_ms=_integer(options, "budget_ms", limits.BUDGET_MS_MAX),
+        instance_count=_integer(options, "instance_count", limits.INSTANCE_COUNT_MAX),
+        body_frames=len(frames),
+        service=key,
+        method=_method(options),
     )
+    return [heads.pack(head), *frames]
 
 
 def read_options(frame: Any) -> dict[str, Any]:
@@ -204,6 +204,18 @@ def _priority(options: dict[str, Any]) -> int:
         names = ", ".join(heads.PRIORITIES)
         raise RequestError("malformed", f"key 'priority' is {priority!r}, not one of {names}")
     return flag
+
+
+def _key(options: dict[str, Any]) -> list[bytes]:
+    key = options.get("key")
+    if key is None and "key" not in options:
+        return []
+    if not isinstance(key, str) or not 1 <= len(key.encode()) <= limits.KEY_BYTES_MAX:
+        limit = limits.KEY_BYTES_MAX
+        raise RequestError(
+            "malformed", f"key 'key' is {key!r:.100}, not text of 1 to key_bytes_max {limit} B"
+        )
+    return [key.encode()]
 
 
 def _one_way(options: dict[str, Any]) -> int:

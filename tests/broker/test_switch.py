@@ -125,6 +125,36 @@ def test_what_a_client_leaves_behind_without_wanting_a_reply_is_computed(peers: 
     assert (counters.answered, counters.cancelled, counters.clients_gone) == (2, 1, 1)
 
 
+def test_a_large_answer_is_given_again_to_who_comes_back_with_the_key(peers: Peers) -> None:
+    worker = peers.worker()
+    large = bytes(range(256)) * 4096
+    head = heads.Head(
+        heads.REQUEST,
+        heads.FLAG_KEYED | heads.FLAG_BODY_LARGE,
+        request_id=1,
+        body_frames=3,
+        service=b"add/1",
+        method=b"m",
+    )
+    for number in (1, 2, 3):
+        client = peers.socket(zmq.DEALER, peers.producers)
+        message = [heads.pack(head._replace(request_id=number)), b"meta", large, b"the key"]
+        client.send_multipart(message)
+        if number == 1:
+            parts = peers.receive(worker)
+            assert parts[1:] == [b"meta", large]
+            client.close()
+            answer = heads.Head(heads.REPLY, heads.FLAG_BODY_LARGE, request_id=1, body_frames=2)
+            worker.send_multipart([heads.pack(answer), b"reply", large])
+            peers.turn_until(lambda: peers.core.load() == (0, 0))
+            continue
+        got, *frames = peers.receive(client)
+        assert heads.unpack(got).request_id == number
+        assert frames == [b"reply", large]
+    assert peers.core.counters.replayed == 2
+    assert not worker.poll(20)
+
+
 def test_a_producer_over_tcp_reaches_the_same_workers(peers: Peers) -> None:
     worker = peers.worker()
     client = peers.socket(zmq.DEALER, peers.switch.producers_addresses[1])

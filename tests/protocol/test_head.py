@@ -48,7 +48,7 @@ def test_the_instance_count_saturates() -> None:
 def test_every_command_dialect_and_flag_has_a_name_and_its_own_number() -> None:
     assert len(head.COMMANDS) == len(set(head.COMMANDS.values())) == 12
     assert set(head.DIALECTS.values()) == {"NATIVE", "MS_SERVICE", "RESTFUL"}
-    assert sorted(head.FLAGS) == [1, 2, 4, 8, 32, 64]
+    assert sorted(head.FLAGS) == [1, 2, 4, 8, 16, 32, 64]
 
 
 def test_offsets_name_the_bytes_of_the_fields() -> None:

@@ -80,7 +80,7 @@ def test_majortomo_without_its_empty_frame_is_not_read() -> None:
 def test_a_service_is_a_servable_with_or_without_a_version_or_a_label(
     service: bytes, key: bytes
 ) -> None:
-    head = heads.unpack(mdp.encode_head(call_of([b"MDPC01", service, BODY])))
+    head = heads.unpack(mdp.encode_request(call_of([b"MDPC01", service, BODY]))[0])
     assert (head.service, head.method) == (key, b"add_common")
 
 
@@ -89,7 +89,7 @@ def test_the_keys_of_the_map_become_the_head_and_the_body_stays_as_it_is() -> No
     options["priority"] = "low"
     body = msgpack.packb({"instances": [{"x": ["int8", [2], 1]}] * 3, **options})
     call = call_of([b"MDPC01", b"add", body, b"ab"])
-    head = heads.unpack(mdp.encode_head(call))
+    head = heads.unpack(mdp.encode_request(call)[0])
     assert head == heads.Head(
         heads.REQUEST,
         heads.FLAG_LOW,
@@ -100,8 +100,12 @@ def test_the_keys_of_the_map_become_the_head_and_the_body_stays_as_it_is() -> No
         method=b"m",
     )
     assert call.frames == [body, b"ab"]
+    body = msgpack.packb({"method": "m", "key": "grün", "instances": [{}]})
+    head, *frames = mdp.encode_request(call_of([b"MDPC01", b"add", body, b"ab"]))
+    assert frames == [body, b"ab", "grün".encode()]
+    assert (heads.unpack(head).flags, heads.unpack(head).body_frames) == (heads.FLAG_KEYED, 3)
     huge = msgpack.packb({"method": "m", "budget_ms": 1 << 40, "instance_count": 1 << 40})
-    head = heads.unpack(mdp.encode_head(call_of([b"MDPC01", b"add", huge])))
+    head = heads.unpack(mdp.encode_request(call_of([b"MDPC01", b"add", huge]))[0])
     assert head.budget_ms == limits.BUDGET_MS_MAX
     assert head.instance_count == limits.INSTANCE_COUNT_MAX
 
@@ -125,6 +129,10 @@ def test_the_keys_of_the_map_become_the_head_and_the_body_stays_as_it_is() -> No
         (msgpack.packb({"method": "m", "id": True}), "key 'id' is True"),
         (msgpack.packb({"method": "m", "budget_ms": -1}), "key 'budget_ms' is -1"),
         (msgpack.packb({"method": "m", "budget_ms": "1"}), "key 'budget_ms' is '1'"),
+        (msgpack.packb({"method": "m", "key": 1}), "key 'key' is 1, not text of 1 to"),
+        (msgpack.packb({"method": "m", "key": None}), "key 'key' is None"),
+        (msgpack.packb({"method": "m", "key": ""}), "key 'key' is ''"),
+        (msgpack.packb({"method": "m", "key": "k" * 65}), "key_bytes_max 64 B"),
         (msgpack.packb({"method": "m", "one_way": 1}), "key 'one_way' is 1, not true or false"),
         (msgpack.packb({"method": "m", "priority": 1}), "is 1, not one of high, normal, low"),
         (msgpack.packb({"method": "m", "priority": "top"}), "key 'priority' is 'top'"),
@@ -132,7 +140,7 @@ def test_the_keys_of_the_map_become_the_head_and_the_body_stays_as_it_is() -> No
 )
 def test_a_body_that_breaks_the_rules_is_refused_with_the_rule(body: bytes, text: str) -> None:
     with pytest.raises(RequestError) as raised:
-        mdp.encode_head(call_of([b"MDPC01", b"add", body]))
+        mdp.encode_request(call_of([b"MDPC01", b"add", body]))
     assert raised.value.reason == "malformed"
     assert text in raised.value.message
 
@@ -140,21 +148,21 @@ def test_a_body_that_breaks_the_rules_is_refused_with_the_rule(body: bytes, text
 def test_a_request_without_a_body_or_over_a_limit_is_refused() -> None:
     for frames, reason, text in (
         ([], "malformed", "no body"),
-        ([BODY] * 256, "malformed", "body_frames_max 255"),
+        ([BODY] * 255, "malformed", "255 body frames exceed 254"),
         ([bytes(limits.MDP_META_BYTES_MAX + 1)], "body_too_large", "mdp_meta_bytes_max 16777216"),
     ):
         with pytest.raises(RequestError, match=text) as raised:
-            mdp.encode_head(call_of([b"MDPC01", b"add", *frames]))
+            mdp.encode_request(call_of([b"MDPC01", b"add", *frames]))
         assert raised.value.reason == reason
     with pytest.raises(RequestError, match="service_key_bytes_max"):
-        mdp.encode_head(call_of([b"MDPC01", b"s" * limits.SERVICE_KEY_BYTES_MAX, BODY]))
+        mdp.encode_request(call_of([b"MDPC01", b"s" * limits.SERVICE_KEY_BYTES_MAX, BODY]))
 
 
 @pytest.mark.parametrize("call_id", [0, -3, 1 << 63, "", "request-1"])
 def test_the_id_comes_back_before_everything_else(call_id: int | str) -> None:
     body = msgpack.packb({"instances": [{}], "method": "m", "id": call_id})
     call = call_of([b"MDPC01", b"add", body])
-    mdp.encode_head(call)
+    mdp.encode_request(call)
     answer = reply_to(call, {"instances": [None], "errors": [[3, "no"]]}, 0, b"tensor")
     expected = {"id": call_id, "status": 0, "instances": [None], "errors": [[3, "no"]]}
     assert answer == [b"MDPC01", b"add", msgpack.packb(expected), b"tensor"]

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from broker.core import Core
-from broker.service import Request
 from broker.stopping import Stopping
-from protocol import head as heads
 from tests.sim.links import DELAY_MS_MAX, MS, Connection
 from tests.sim.watch import Watch
 
@@ -131,11 +129,13 @@ class SimBroker:
 
     @property
     def is_quiet(self) -> bool:
-        """Nothing is here that nobody waits for: requests without a reply, or of clients that have
-        vanished, who are found out when a service that nobody serves is given up."""
+        """Nothing is here that nobody waits for: requests that stay when their client leaves; or of
+        clients that have vanished, found out when a service without workers is given up."""
         services = self.core.registration.services.values()
         is_ending = any(each.queued and each.give_up_ns is not None for each in services)
-        return not is_ending and not any(map(has_one_way, self.core._clients.values()))
+        clients = self.core._clients.values()
+        stay = any(self.core.outlives_client(each) for held in clients for each in held.values())
+        return not is_ending and not stay
 
     @property
     def is_stopping(self) -> bool:
@@ -164,9 +164,9 @@ class SimBroker:
         """A client's message arrives."""
         if life == self.life and self.is_bound:
             self.watch.note_arrival(parts)
-            refused, accepted = self.core.counters.refused, self.core.counters.accepted
+            refused, held = self.core.counters.refused, self.core.load()[0]
             self.core.receive_from_client(routing_id, parts, self._world.now_ns)
-            is_late = self.is_stopping and accepted != self.core.counters.accepted
+            is_late = self.is_stopping and held < self.core.load()[0]
             assert not is_late, "a broker that drains takes a request"
             self.watch.note_bound(routing_id)
             self._turn(is_quiet=refused == self.core.counters.refused)
@@ -232,7 +232,7 @@ class SimBroker:
             self._world.met["client unreachable"] += 1
             self.core.client_lost(client)
             left = self.core._clients.get(client, {}).values()
-            assert all(map(is_one_way, left)), "requests of a client that is gone"
+            assert all(map(self.core.outlives_client, left)), "requests of a client that is gone"
         else:
             connection.down.send(parts)
 
@@ -274,13 +274,3 @@ class SimBroker:
         assert not registration.services, "I7: services left"
         assert not registration.routes, "I7: routes left"
         assert self.core.next_timer_ns() is None, "I7: a broker that is idle sleeps"
-
-
-def is_one_way(request: Request) -> bool:
-    """Whether nobody waits for its reply."""
-    return bool(request.head[heads.FLAGS_LOW_BYTE] & heads.FLAG_ONE_WAY)
-
-
-def has_one_way(outstanding: dict[int, Request]) -> bool:
-    """Whether one of a client's requests is so."""
-    return any(map(is_one_way, outstanding.values()))

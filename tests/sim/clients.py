@@ -6,7 +6,7 @@ A patient client is a gateway: what a broker refuses because it drains goes to t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from protocol import head as heads
@@ -41,6 +41,7 @@ POISON = ".poison"
 #: How a request may end without an answer.
 REASONS = {
     "broker_lost",
+    "cancelled",
     "deadline_exceeded",
     "draining",
     "no_worker",
@@ -158,10 +159,29 @@ class SimClient:
         )
         until_ns = world.now_ns + (budget_ms or 20_000) * MS
         payload = f"{self._name}.{self._count}{poison}".encode()
-        self._submit(Asked(payload, head.service, heads.pack(head), world.now_ns, until_ns))
+        asked = Asked(payload, head.service, heads.pack(head), world.now_ns, until_ns)
+        if dice.random() < 0.2:
+            asked.head = heads.pack(
+                head._replace(flags=head.flags | heads.FLAG_KEYED, body_frames=2)
+            )
+            for _ in range(dice.randint(0, 2)):
+                other = dice.choice(world.clients)
+                world.after_ms(0, 300, lambda other=other: other.ask_for(asked))
+        self._submit(asked)
+
+    def ask_for(self, asked: Asked) -> None:
+        """Ask for somebody's request once more, under its key."""
+        world = self._world
+        world.met["asked under a key"] += 1
+        until_ns = world.now_ns + (heads.unpack(asked.head).budget_ms or 20_000) * MS
+        self._submit(replace(asked, since_ns=world.now_ns, until_ns=until_ns, refused_in=0))
+        self._turn()
 
     def _submit(self, asked: Asked) -> None:
-        number = self._session.submit(asked.head, [asked.payload], self._world.now_ns)
+        is_keyed = heads.unpack(asked.head).flags & heads.FLAG_KEYED
+        frames = [asked.payload, asked.payload] if is_keyed else [asked.payload]
+        self._world.asked_under_key[asked.payload] += bool(is_keyed)
+        number = self._session.submit(asked.head, frames, self._world.now_ns)
         self._asked[number] = asked
 
     def _cancel(self, number: int) -> None:

@@ -32,8 +32,13 @@ class Watch:
     def note_arrival(self, parts: list[Any]) -> None:
         """A client's message is about to reach the core."""
         for head, frames in heads.split_parcels(parts):
-            if head[3] == heads.REQUEST:
-                self._arrivals.setdefault(frames[0], len(self._arrivals))
+            if head[3] != heads.REQUEST:
+                continue
+            if (
+                frames[0] in self._arrivals
+            ):  # under a key: it has the place of the first one, if any
+                self._displaced.add(frames[0])
+            self._arrivals.setdefault(frames[0], len(self._arrivals))
 
     def note_bound(self, client: bytes) -> None:
         """The core has taken a client's message."""
@@ -92,6 +97,7 @@ class Watch:
             head = heads.unpack(frame)
             assert ticket > self._ticket_last, "I10: a ticket is used again"
             self._ticket_last = ticket
+            assert payload not in self._core.keys.answers, "what was answered is executed again"
             worker = workers.get(routing_id)
             if head.flags & heads.FLAG_REDELIVERED or worker is None:
                 continue
