@@ -116,14 +116,16 @@ $(CLIENTS_STAMP): tests/clients/requirements.lock
 	@$(CHECK_BASE64)
 	@touch $@
 
-# What the tests use as clients and for certificates; on Debian and its kin root gets them installed.
+# What the tests use as clients and for certificates, each with the file or command that shows it is
+# there; on Debian and its kin root gets the packages installed.
 define CHECK_TOOLS
-for tool in curl openssl; do \
-	command -v $$tool >/dev/null && continue; \
+for tool in curl:curl openssl:openssl gcc:gcc npm:npm libzmq3-dev:/usr/include/zmq.h; do \
+	package=$${tool%%:*}; sign=$${tool#*:}; \
+	{ command -v "$$sign" >/dev/null || test -e "$$sign"; } && continue; \
 	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { \
-		echo "make test: no $$tool on PATH; run: sudo apt-get install $$tool" >&2; exit 1; }; \
-	apt-get update -qq && apt-get install -y -qq "$$tool" >/dev/null || { \
-		echo "make test: apt-get install $$tool failed" >&2; exit 1; }; \
+		echo "make test: no $$sign here; run: sudo apt-get install $$package" >&2; exit 1; }; \
+	apt-get update -qq && apt-get install -y -qq "$$package" >/dev/null || { \
+		echo "make test: apt-get install $$package failed" >&2; exit 1; }; \
 done
 endef
 

@@ -98,7 +98,7 @@ def run(document: dict[str, Any]) -> int:
         more = switch.turn()
         is_quiet = refused == core.counters.refused and not more
         stopping.note_turn(is_quiet, time.monotonic_ns())
-    core.say_goodbye()
+    core.registration.say_goodbye()
     switch.flush()
     switch.close(GOODBYE_MS)
     return 0

@@ -5,7 +5,8 @@ Doors: `receive_from_client`, `receive_from_worker`, `client_lost`, `worker_lost
 no clock, no logging: monotonic time comes in as `now_ns`.
 
 Rules
-  - Every accepted request gets exactly one final reply, or none if its client cancelled or left.
+  - Every accepted request gets exactly one final reply, or none if its client cancelled or left, or
+    wanted none (ONE_WAY); then it is counted as answered or failed all the same.
   - A request is executed at most `attempts_max` times. When a worker is lost, requests that it had
     not started go back to the head of the backlog, in their order; the others are suspects: each is
     dispatched again to a worker that holds nothing else, or fails with `worker_lost`.
@@ -16,33 +17,39 @@ Rules
     of a version is that version, or else version 0. A request for one of these is bound to a
     version only as long as that version takes work.
   - A service without device workers keeps its backlog for `service_grace_ns`: workers restart.
+  - A request with a key that is known is not executed again (`keys.py`).
   - An extra worker gets only methods that it offers; a device worker gets every method.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 from broker import service as states
 from broker.admission import Admission, Settings
 from broker.book import Book, enter
+from broker.client_commands import ClientCommands
 from broker.deadlines import Deadlines
 from broker.dispatcher import Dispatcher
 from broker.invariants import check
+from broker.keys import Keys
 from broker.outbox import Outbox
 from broker.quarantine import Quarantine
 from broker.registration import Registration
 from broker.service import Frame, Request, Service, Worker
-from broker.stats import Counters, describe
+from broker.stats import Counters
 from broker.watchers import Watchers
-from protocol import control, limits, native, status
+from protocol import control, limits, status
 from protocol import head as heads
 from protocol.errors import RemoteProtocolError
 from protocol.head import FIXED_BYTES, SERVICE_SIZE_OFFSET
 
 NS_PER_MS = 1_000_000
+
+#: What makes a request one that is looked at more closely.
+FLAGS_RARE = heads.FLAG_KEYED | heads.FLAGS_PRIORITY
 
 #: How often a request may come back from a dead worker that had not started it, before it is a
 #: suspect all the same: it may kill while it is decoded.
@@ -65,14 +72,10 @@ class Core:
         self._deadlines = Deadlines()
         self._dispatcher = Dispatcher(self.outbox)
         self._quarantine = Quarantine(settings.quarantine_ms, settings.attempts_max)
-        self._watchers = Watchers(self.outbox)
+        self.watchers = Watchers(self.outbox)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
-        self._others: dict[int, Callable[[Hashable, bytes, int], None]] = {
-            heads.CANCEL: self._receive_cancel,
-            heads.DRAIN: self._receive_watch,
-            heads.HEARTBEAT: self._receive_probe,
-            heads.STATS: self._receive_stats,
-        }
+        self.keys = Keys(self)
+        self._commands = ClientCommands(self)
 
     @property
     def settings(self) -> Settings:
@@ -94,17 +97,23 @@ class Core:
                 return
             end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
             if end > count or len(head) > heads.HEAD_BYTES_MAX:
-                self._refuse(client, head, "malformed", heads.broken_rule(head, count - at - 1))
+                self.refuse(client, head, "malformed", heads.broken_rule(head, count - at - 1))
                 return
             if head[:4] == heads.REQUEST_PREFIX:
-                self._receive_request(client, head, parts[at + 1 : end], now_ns)
+                self.receive_request(client, head, parts[at + 1 : end], now_ns)
             else:
-                self._receive_other(client, head, now_ns)
+                self._commands.receive(client, head, now_ns)
             at = end
 
-    def _receive_request(
+    def receive_request(
         self, client: Hashable, head: bytes, frames: list[Frame], now_ns: int
     ) -> None:
+        """Take one request: refuse it, let it wait, or dispatch it."""
+        flags = head[heads.FLAGS_LOW_BYTE] & FLAGS_RARE
+        if flags & heads.FLAG_KEYED:
+            return self.keys.receive(client, head, frames, now_ns)
+        if flags == heads.FLAGS_PRIORITY:
+            return self.refuse(client, head, "malformed", "flags HIGH and LOW are both set")
         request_id, budget_ms = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)
         outstanding = self._clients.get(client)
         if outstanding is not None and request_id in outstanding:
@@ -116,15 +125,15 @@ class Core:
             service = self.registration.resolve(key)
         service = service or self.registration.resolve_label(key)
         if service is None:
-            return self._refuse(client, head, *self.registration.why_not(key))
+            return self.refuse(client, head, *self.registration.why_not(key))
         if self._quarantine:
             poison = self._quarantine.refusal(service.key, head, frames, now_ns)
             if poison is not None:
-                return self._refuse(client, head, *poison)
+                return self.refuse(client, head, *poison)
         body_bytes = sum(map(len, frames))
         refusal = self.admission.refusal(head, body_bytes, service)
         if refusal is not None:
-            return self._refuse(client, head, *refusal)
+            return self.refuse(client, head, *refusal)
         budget_ms = budget_ms or self.admission.settings.budget_ms_default
         if budget_ms > limits.BUDGET_MS_MAX:
             budget_ms = limits.BUDGET_MS_MAX
@@ -145,43 +154,36 @@ class Core:
             self._dispatcher.dispatch(request, worker, now_ns)
         return None
 
-    def _receive_other(self, client: Hashable, head: bytes, now_ns: int) -> None:
-        """A parcel that is no request: rare, so it may cost more."""
-        if head[2] != heads.VERSION:
-            message = f"protocol version {head[2]} is not {heads.VERSION}"
-            return self._refuse(client, head, "unsupported", message)
-        receive = self._others.get(head[3])
-        if receive is None:
-            message = f"command {head[3]} is not one that a client sends"
-            return self._refuse(client, head, "malformed", message)
-        return receive(client, head, now_ns)
-
-    def _receive_cancel(self, client: Hashable, head: bytes, now_ns: int) -> None:
-        (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
-        request = self._clients.get(client, {}).get(request_id)
+    def cancel(self, client: Hashable, request_id: int, now_ns: int) -> None:
+        """The client takes a request back: it gets no reply."""
+        request = self.request_of(client, request_id)
         if request is not None:
             self._cancel(request, now_ns)
 
-    def _receive_probe(self, client: Hashable, head: bytes, _now_ns: int) -> None:
-        self.outbox.to_clients.append((client, [head[:22] + b"\0" + head[23:]]))
-
-    def _receive_stats(self, client: Hashable, head: bytes, now_ns: int) -> None:
-        body = native.pack_meta(describe(self, now_ns))
-        self.outbox.to_clients.append((client, [head[:22] + b"\1" + head[23:], body]))
-
-    def _receive_watch(self, client: Hashable, _head: bytes, _now_ns: int) -> None:
-        self._watchers.add(client, self.admission.is_draining)
-
     def client_lost(self, client: Hashable, now_ns: int) -> None:
-        """The client is gone: its waiting requests are taken out, its running ones dropped."""
-        self._watchers.forget(client)
+        """The client is gone: its waiting requests are taken out, its running ones dropped.
+
+        Those to which it never wanted a reply stay: it may have left because it was done. Those
+        with a key stay: it may come back and ask for them.
+        """
+        self.watchers.forget(client)
         for request in list(self._clients.get(client, {}).values()):
-            self._cancel(request, now_ns)
+            if not self.outlives_client(request):
+                self._cancel(request, now_ns)
 
     def _cancel(self, request: Request, now_ns: int) -> None:
         self.counters.cancelled += 1
         enter(request, status.CANCELLED, now_ns)
         self._finish(request)
+
+    def outlives_client(self, request: Request) -> bool:
+        """Whether a request stays when its client leaves."""
+        is_one_way = request.head[heads.FLAGS_LOW_BYTE] & heads.FLAG_ONE_WAY
+        return bool(is_one_way) or request in self.keys.running
+
+    def request_of(self, client: Hashable, request_id: int) -> Request | None:
+        """The request that a client has outstanding under a number."""
+        return self._clients.get(client, {}).get(request_id)
 
     # ------------------------------------------------------------ from workers
 
@@ -226,6 +228,8 @@ class Core:
                 self.counters.answered += 1
             else:
                 self.counters.failed += 1
+            if self.keys.running:
+                self.keys.remember(request, head, frames, now_ns)
             answer = heads.restamp(head, request.request_id, waited_us)
             self.outbox.reply(request.client, request.head, answer, frames)
             self._finish(request)
@@ -321,7 +325,7 @@ class Core:
         self.outbox.fail(request.client, request.head, reason, message)
         self._finish(request)
 
-    def _refuse(self, client: Hashable, head: bytes, reason: str, message: str) -> None:
+    def refuse(self, client: Hashable, head: bytes, reason: str, message: str) -> None:
         """Answer a request that was not accepted."""
         self.counters.refused += 1
         self.counters.reasons[reason] += 1
@@ -340,6 +344,8 @@ class Core:
         self._deadlines.discard(request)
         self.admission.release(request.body_bytes)
         request.frames = []
+        if self.keys.running:
+            self.keys.end(request)
         if request.waits_in is not None:
             request.waits_in.leave(request)
 
@@ -384,16 +390,7 @@ class Core:
         """Refuse new requests from now on, and tell who asked; what is held is finished."""
         if not self.admission.is_draining:
             self.admission.is_draining = True
-            self._watchers.tell()
-
-    def say_goodbye(self) -> None:
-        """Tell every worker that it is over, so that it need not find out by silence."""
-        for worker in self.registration.workers.values():
-            self.outbox.control(worker.routing_id, control.Disconnect(control.GOODBYE))
-
-    def set_requests_max(self, requests_max: int) -> None:
-        """Change the limit of requests while running (`set_max_enqueued_requests`)."""
-        self.admission.set_requests_max(requests_max)
+            self.watchers.tell()
 
     def check_invariants(self) -> None:
         """Assert I1 to I7 and I10 of the simulator's list. Slow; for tests."""

@@ -9,8 +9,6 @@ Clients without the COALESCE flag get none: they expect nothing but their replie
 
 from __future__ import annotations
 
-from typing import Any
-
 import zmq
 
 from broker.core import Core
@@ -61,7 +59,10 @@ def who_understands(core: Core) -> list[bytes]:
     """Clients of the socket that have requests here and take more than replies."""
     found: list[bytes] = []
     for client, outstanding in core._clients.items():
-        request: Any = next(iter(outstanding.values()))
-        if isinstance(client, bytes) and request.head[heads.FLAGS_OFFSET + 1] & heads.FLAG_COALESCE:
+        waits = (each for each in outstanding.values() if not core.outlives_client(each))
+        request = next(waits, None)
+        if request is None or not isinstance(client, bytes):
+            continue
+        if request.head[heads.FLAGS_LOW_BYTE] & heads.FLAG_COALESCE:
             found.append(client)
     return found

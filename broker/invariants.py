@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker import service as states
 from broker.lane import Backlog, Lane
+from broker.priorities import NORMAL, level_of
 from broker.service import Request, Service
 from protocol import head as heads
 from protocol import limits
@@ -26,6 +27,7 @@ def check(core: Core) -> None:
     for service in core.registration.services.values():
         _check_service(service, core)
     _check_workers(core, held)
+    _check_keys(core, held)
     counters = core.counters
     ended = counters.answered + counters.failed + counters.cancelled
     assert counters.accepted == ended + len(held), "accounting identity"
@@ -45,6 +47,17 @@ def _check_totals(core: Core, held: list[Request]) -> None:
         assert len(held) - calls <= settings.requests_max
         assert len(held) <= settings.requests_max + limits.CALLS_RESERVE
     assert body_bytes <= settings.request_bytes_max
+
+
+def _check_keys(core: Core, held: list[Request]) -> None:
+    keys = core.keys
+    assert keys.running.keys() <= set(held), "a key stands for nobody"
+    assert {key: request for request, key in keys.running.items()} == {
+        key: request for key, (request, _) in keys.requests.items()
+    }
+    assert keys.answers.keys().isdisjoint(keys.requests), "a key stands for two things"
+    assert keys.answer_bytes == sum(answer.size for answer in keys.answers.values())
+    assert keys.answer_bytes <= limits.ANSWERS_BYTES_MAX
 
 
 def _check_service(service: Service, core: Core) -> None:
@@ -69,10 +82,16 @@ def _check_service(service: Service, core: Core) -> None:
 def _check_backlog(service: Service, lane: Lane, backlog: Backlog, core: Core) -> None:
     waiting = list(backlog)
     assert backlog.count == len(waiting)
+    levels = backlog._levels
+    if levels is not None:
+        assert levels, "levels are kept for nobody"
+        for level, line in enumerate(levels.lines):
+            assert all(level_of(request.head) == level for request in line)
     if not waiting:
         return
     for request in waiting:
         assert not request.done
+        assert levels is not None or level_of(request.head) == NORMAL
         assert request.service is service
         assert request.lane is lane
     alias = heads.service_key(service.servable, 0)

@@ -11,6 +11,9 @@ it dies again, everybody knows whose doing it was, and nobody else is harmed. It
 an extra worker would send the model stages of the suspect to others, and that would be one more
 attempt to kill one.
 
+What waits has one of three levels; `priorities.py` says in which order they are served. A request
+that comes back from a lost worker stands first in its level.
+
 Rule: a lane has tokens or a backlog, never both.
 Rule: where suspects wait, a worker is kept for them, or no device worker has a token.
 """
@@ -21,45 +24,77 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from broker.priorities import Levels
+from protocol import head as heads
+
 if TYPE_CHECKING:
     from broker.service import Request, Worker
 
 
 class Backlog:
-    """Requests that wait, in their order. Those that are done are skipped and swept."""
+    """Requests that wait, each level in its order. Those that are done are skipped and swept.
 
-    __slots__ = ("_requests", "count")
+    While nobody asks for a level there is one line, and the levels cost nothing.
+    """
+
+    __slots__ = ("_levels", "_requests", "count")
 
     def __init__(self) -> None:
         self._requests: deque[Request] = deque()
+        #: set while somebody waits in another level than NORMAL
+        self._levels: Levels | None = None
         #: how many wait
         self.count = 0
 
     def __iter__(self) -> Iterator[Request]:
-        return (request for request in self._requests if request.waits_in is self)
+        lines = (self._requests,) if self._levels is None else self._levels.lines
+        return (request for line in lines for request in line if request.waits_in is self)
 
     def add(self, request: Request) -> None:
-        """Let a request wait behind all others."""
-        self._requests.append(request)
+        """Let a request wait behind all others of its level."""
+        if self._levels is not None or request.head[heads.FLAGS_LOW_BYTE] & heads.FLAGS_PRIORITY:
+            self._line_for(request).append(request)
+        else:
+            self._requests.append(request)
         request.waits_in = self
         self.count += 1
 
     def add_first(self, request: Request) -> None:
-        """Let a request wait before all others: it has waited before."""
-        self._requests.appendleft(request)
+        """Let a request wait before all others of its level: it has waited before."""
+        self._line_for(request).appendleft(request)
         request.waits_in = self
         self.count += 1
+
+    def _line_for(self, request: Request) -> deque[Request]:
+        if self._levels is None:
+            if not request.head[heads.FLAGS_LOW_BYTE] & heads.FLAGS_PRIORITY:
+                return self._requests
+            self._levels = Levels(self._requests)
+        return self._levels.line_for(request)
 
     def leave(self, request: Request) -> None:
         """A request waits no longer. It is swept once the dead outnumber the living."""
         assert request.waits_in is self, request.request_id
         request.waits_in = None
         self.count -= 1
-        if len(self._requests) > 2 * self.count + 64:
-            self._requests = deque(self)
+        for line in (self._requests,) if self._levels is None else self._levels.lines:
+            if len(line) > 2 * self.count + 64:
+                living = [each for each in line if each.waits_in is self]
+                line.clear()
+                line.extend(living)
+        self._end_levels()
+
+    def _end_levels(self) -> None:
+        """Go back to one line once nobody waits in another level."""
+        if self._levels is not None and (not self.count or not self._levels):
+            if not self.count:
+                self._requests.clear()
+            self._levels = None
 
     def next(self) -> Request | None:
         """Take the request that is next, or None if nobody waits."""
+        if self._levels is not None:
+            return self._next_by_level(self._levels)
         while self._requests:
             request = self._requests.popleft()
             if request.waits_in is self:
@@ -68,8 +103,20 @@ class Backlog:
                 return request
         return None
 
+    def _next_by_level(self, levels: Levels) -> Request | None:
+        found = None
+        while found is None and (level := levels.next_level()) is not None:
+            request = levels.lines[level].popleft()
+            if request.waits_in is self:
+                request.waits_in = None
+                self.count -= 1
+                levels.note_turn(level)
+                found = request
+        self._end_levels()
+        return found
+
     def take_all(self) -> list[Request]:
-        """Take every request, in their order."""
+        """Take every request, each level in its order."""
         taken = []
         while (request := self.next()) is not None:
             taken.append(request)

@@ -11,6 +11,9 @@ from protocol import head as heads
 ClientMessages = list[tuple[Hashable, list[Frame]]]
 WorkerMessages = dict[bytes, list[Frame]]
 
+#: What decides whether a reply is sent, and how.
+REPLY_FLAGS = heads.FLAG_COALESCE | heads.FLAG_ONE_WAY
+
 
 class Outbox:
     """Replies for clients and requests for workers, until the shell takes them."""
@@ -26,9 +29,11 @@ class Outbox:
     def reply(
         self, client: Hashable, request_head: bytes, head: bytes, frames: list[Frame]
     ) -> None:
-        """Put a reply; it joins an earlier one if the request's flags allow that."""
-        if not request_head[heads.FLAGS_OFFSET + 1] & heads.FLAG_COALESCE:
-            self.to_clients.append((client, [head, *frames]))
+        """Put a reply, unless none is wanted; it joins an earlier one if the flags allow that."""
+        flags = request_head[heads.FLAGS_LOW_BYTE] & REPLY_FLAGS
+        if flags != heads.FLAG_COALESCE:
+            if not flags:
+                self.to_clients.append((client, [head, *frames]))
             return
         message = self._open.get(client)
         if message is None:
@@ -38,7 +43,9 @@ class Outbox:
         message.extend(frames)
 
     def fail(self, client: Hashable, request_head: bytes, reason: str, text: str) -> None:
-        """Put a reply that fails as a whole, in the native dialect."""
+        """Put a reply that fails as a whole, in the native dialect, if one is asked for."""
+        if request_head[heads.FLAGS_LOW_BYTE] & heads.FLAG_ONE_WAY:
+            return
         frames = native.encode_failure(None, reason, text)
         (request_id,) = heads.REQUEST_ID.unpack_from(request_head, heads.REQUEST_ID_OFFSET)
         code = status.REASONS[reason].grpc

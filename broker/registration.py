@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from broker import service as states
 from broker.service import Frame, Request, Service, Worker
 from broker.split import Split
-from protocol import control
+from protocol import control, mdp
 from protocol import head as heads
+from protocol.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
     from broker.core import Core
@@ -92,6 +93,8 @@ class Registration:
             self._core.worker_lost(worker, now_ns, reason)
 
     def _ready(self, routing_id: bytes, ready: control.Ready, now_ns: int) -> None:
+        if ready.service.encode().startswith(mdp.MMI_PREFIX):
+            raise RemoteProtocolError(f"service {ready.service} is one that the broker answers")
         known = self._by_id.get(ready.worker_id)
         if known is not None:
             if known.generation > ready.generation:
@@ -168,6 +171,11 @@ class Registration:
             if target is not None and target.takes_work:
                 return target
         return request.service
+
+    def say_goodbye(self) -> None:
+        """Tell every worker that it is over, so that it need not find out by silence."""
+        for worker in self.workers.values():
+            self._core.outbox.control(worker.routing_id, control.Disconnect(control.GOODBYE))
 
     def _drain(self, worker: Worker) -> None:
         if worker.state == states.READY:

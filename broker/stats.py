@@ -28,6 +28,8 @@ class Counters:
     refused: int = 0
     redispatched: int = 0
     duplicates: int = 0
+    #: requests whose remembered answer was given again
+    replayed: int = 0
     malformed: int = 0
     replies_late: int = 0
     replies_stale: int = 0
@@ -49,7 +51,12 @@ def describe(core: Core, now_ns: int) -> dict[str, Any]:
         "requests": requests,
         "request_bytes": request_bytes,
         "requests_max": core.settings.requests_max,
-        "tables": {"clients": len(core._clients), "deadlines": len(core._deadlines)},
+        "tables": {
+            "clients": len(core._clients),
+            "deadlines": len(core._deadlines),
+            "keys": len(core.keys.running),
+        },
+        "answers": {"count": len(core.keys.answers), "bytes": core.keys.answer_bytes},
         "counters": totals,
         "reasons": dict(counters.reasons),
         "attempts": core._dispatcher.attempts,

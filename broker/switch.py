@@ -16,11 +16,12 @@ from typing import Any, Protocol
 
 import zmq
 
+from broker import mdp_door
 from broker.core import Core
 from broker.departures import Departures
 from broker.unread import UnreadReplies
 from protocol import head as heads
-from protocol import limits, native, status
+from protocol import limits, mdp, native, status
 from telemetry.log import get_logger
 
 log = get_logger("BROKER")
@@ -161,12 +162,19 @@ class Switch:
         if parts and parts[0][:2] == heads.MAGIC:
             self.core.receive_from_client(routing_id, parts, now_ns)
             return
+        if parts and parts[0][:4] == mdp.MAGIC:
+            mdp_door.receive(self.core, (routing_id,), parts, now_ns)
+            return
         # A REQ socket puts an empty frame before its message (and an id frame before that, with
         # REQ_CORRELATE): the envelope is remembered as part of the address and given back.
         for at, part in enumerate(parts[:ENVELOPE_FRAMES_MAX]):
             if not len(part) and sum(map(len, parts[:at])) <= ENVELOPE_BYTES_MAX:
                 client = (routing_id, *map(bytes, parts[: at + 1]))
-                self.core.receive_from_client(client, parts[at + 1 :], now_ns)
+                rest = parts[at + 1 :]
+                if rest and rest[0][:4] == mdp.MAGIC:
+                    mdp_door.receive(self.core, client, rest, now_ns)
+                else:
+                    self.core.receive_from_client(client, rest, now_ns)
                 return
         self.core.counters.malformed += 1
 
@@ -187,6 +195,9 @@ class Switch:
                 elif isinstance(client, tuple):
                     is_socket_used = True
                     self._send_to_client(client, client, parts)
+                elif isinstance(client, mdp.Caller):
+                    is_socket_used = True
+                    self._send_to_caller(client, parts)
                 else:
                     client.deliver(parts)  # type: ignore[attr-defined]
             for routing_id, parts in to_workers.items():
@@ -213,6 +224,15 @@ class Switch:
                 raise
             self._lose(client)
 
+    def _send_to_caller(self, caller: mdp.Caller, parts: list[Any]) -> None:
+        message = mdp.encode_reply(caller, parts)
+        size, routing_id = sum(map(len, message)), caller.address[0]
+        if size >= limits.TENSOR_INLINE_BYTES_MAX and not self.unread.has_room(routing_id, size):
+            self.core.counters.replies_dropped += 1
+            failures = _failures(parts, "unread_bytes_full", self._unread_text(routing_id))
+            message = mdp.encode_reply(caller, failures)
+        self._send_to_client(caller, caller.address, message)
+
     def _lose(self, client: Hashable) -> None:
         self.core.counters.clients_gone += 1
         self.core.client_lost(client, time.monotonic_ns())
@@ -228,13 +248,15 @@ class Switch:
         self.unread.add(envelope[0], size, departure)
 
     def _send_failures(self, envelope: tuple[bytes, ...], parts: list[Any]) -> None:
-        text = (
-            f"the reply is dropped: this client leaves {self.unread.bytes_of(envelope[0])} B of "
-            f"replies unread, unread_bytes_max is {self._unread_bytes_max}"
-        )
-        failures = _failures(parts, "unread_bytes_full", text)
+        failures = _failures(parts, "unread_bytes_full", self._unread_text(envelope[0]))
         if failures:
             self.producers.send_multipart([*envelope, *failures], zmq.NOBLOCK)
+
+    def _unread_text(self, routing_id: bytes) -> str:
+        return (
+            f"the reply is dropped: this client leaves {self.unread.bytes_of(routing_id)} B of "
+            f"replies unread, unread_bytes_max is {self._unread_bytes_max}"
+        )
 
     def _send_to_worker(self, routing_id: bytes, parts: list[Any]) -> None:
         try:

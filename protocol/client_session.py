@@ -13,6 +13,8 @@ Rule 3b: a request that is on its way when the broker goes is lost. So a patient
 broker to be told when it drains (DRAIN), and sends requests once it has agreed (HEARTBEAT).
 Rule 4: the broker answers deadlines. This end only holds a net below: a request without a reply
 `slack_ms` after its deadline fails here with `deadline_exceeded`.
+Rule 4a: a ONE_WAY request has no reply. It ends, well, when it is given to the connection, and what
+becomes of it then is not known here; without a connection it waits and fails as any other.
 Rule 5: a reply to a request that has ended is dropped and counted.
 
     submitted -> WAITING (no connection, or not agreed) -> SENT -> ended
@@ -83,6 +85,8 @@ class ClientSession:
         self.outbox: list[list[Buffer]] = []
         #: requests that ended since the shell looked last
         self.completed: list[Completion] = []
+        #: ONE_WAY requests may still be on their way out when the shell closes
+        self.has_one_way = False
         #: replies to requests that had ended already
         self.replies_late = 0
         #: messages that broke the protocol, or that a broker does not send to a client
@@ -117,7 +121,9 @@ class ClientSession:
         """
         assert head[heads.BODY_FRAMES_OFFSET] == len(frames), heads.unpack(head)
         request_id = self._request_id = self._request_id + 1
-        if len(self._outstanding) >= self.settings.requests_max:
+        has_no_reply = head[heads.FLAGS_LOW_BYTE] & heads.FLAG_ONE_WAY
+        held = len(self._outstanding) + (len(self.outbox) if has_no_reply else 0)
+        if held >= self.settings.requests_max:
             limit = self.settings.requests_max
             text = f"enqueued requests count exceeds the limit {limit}"
             self.completed.append(failure(request_id, "queue_full", text))
@@ -131,13 +137,21 @@ class ClientSession:
             + head[heads.BUDGET_OFFSET :]
         )
         message = [stamped, *frames]
-        if self.is_connected:
+        if self.is_connected and has_no_reply:
+            self._send_one_way(request_id, message)
+        elif self.is_connected:
             self._add(request_id, net_ns)
             self.outbox.append(message)
         else:
             self._add(request_id, self._patience_end_ns(now_ns, net_ns))
             self._waiting[request_id] = (now_ns, net_ns, message)
         return request_id
+
+    def _send_one_way(self, request_id: int, message: list[Buffer]) -> None:
+        self.has_one_way = True
+        self.outbox.append(message)
+        sent = heads.Head(heads.REPLY, request_id=request_id)
+        self.completed.append(Completion(request_id, heads.pack(sent), ()))
 
     def cancel(self, request_id: int) -> None:
         """End a request with nothing; the broker is told if it knows of it. Idempotent."""
@@ -166,6 +180,9 @@ class ClientSession:
         self._is_asking = False
         for request_id, (_, net_ns, message) in self._waiting.items():
             self._end(request_id)
+            if is_one_way(message):
+                self._send_one_way(request_id, message)
+                continue
             self._add(request_id, net_ns)
             left_ms = (net_ns - now_ns) // NS_PER_MS - self.settings.slack_ms
             head = heads.restamp(bytes(message[0]), request_id, max(1, left_ms))
@@ -202,7 +219,7 @@ class ClientSession:
         if not self._outstanding:
             self.is_connected = False
             return  # what `outbox` holds are last words
-        self.outbox.clear()
+        self.outbox = [message for message in self.outbox if is_one_way(message)]
         sent = [i for i in self._outstanding if i not in self._waiting]
         if self.is_connected and sent:
             cancel = heads.Head(heads.CANCEL)
@@ -334,6 +351,11 @@ def failure(request_id: int, reason: str, text: str) -> Completion:
     code = status.REASONS[reason].grpc
     reply = heads.Head(heads.REPLY, status=code, request_id=request_id, body_frames=1)
     return Completion(request_id, heads.pack(reply), native.encode_failure(None, reason, text))
+
+
+def is_one_way(message: Sequence[Buffer]) -> bool:
+    """Whether a message of the outbox is a request without a reply."""
+    return bool(message[0][heads.FLAGS_LOW_BYTE] & heads.FLAG_ONE_WAY)
 
 
 def is_refused_by_draining(head: bytes, frames: Sequence[Buffer]) -> bool:

@@ -27,8 +27,10 @@ RECONNECT_MS_MAX = 500
 #: A broker that accepts and then stays mute is given up after this long (libzmq: 30 s).
 HANDSHAKE_MS = 5_000
 
-#: The last words of a client, its CANCEL, may take so long to leave when it closes.
+#: The last words of a client, its CANCEL, may take so long to leave when it closes; requests that
+#: nobody waits for may take longer, for they would be lost without a word.
 LINGER_MS = 100
+ONE_WAY_LINGER_MS = 2_000
 
 MONITORED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
@@ -114,10 +116,10 @@ class Dealer:
         return bool((_events(self.socket) | _events(self.monitor)) & zmq.POLLIN)
 
     def close(self, session: ClientSession | None = None) -> None:
-        """Close both sockets. What `session` left to send has LINGER_MS to leave."""
+        """Close both sockets. What `session` left to send has a moment to leave."""
         linger_ms = 0
-        if session is not None and session.outbox:
-            linger_ms = LINGER_MS
+        if session is not None and (session.outbox or session.has_one_way):
+            linger_ms = ONE_WAY_LINGER_MS if session.has_one_way else LINGER_MS
             self.send_from(session)
         self.socket.disable_monitor()
         self.monitor.close(linger=0)

@@ -50,15 +50,30 @@ FLAG_COALESCE = 1
 FLAG_REDELIVERED = 2
 #: The body frames are large: worth receiving without a copy. A hint only.
 FLAG_BODY_LARGE = 4
+#: Nobody waits for the answer: there is no reply, whatever becomes of the request.
+FLAG_ONE_WAY = 8
+#: The last body frame is an idempotency key, and the broker's.
+FLAG_KEYED = 16
+#: The request goes before those that wait without a flag, or behind them; both together are wrong.
+FLAG_HIGH = 32
+FLAG_LOW = 64
 #: Whoever called records the trace of this request, and wants us to (W3C trace flags).
-FLAG_SAMPLED = 8
+FLAG_SAMPLED = 128
 
 FLAGS = {
     FLAG_COALESCE: "COALESCE",
     FLAG_REDELIVERED: "REDELIVERED",
     FLAG_BODY_LARGE: "BODY_LARGE",
+    FLAG_ONE_WAY: "ONE_WAY",
+    FLAG_KEYED: "KEYED",
+    FLAG_HIGH: "HIGH",
+    FLAG_LOW: "LOW",
     FLAG_SAMPLED: "SAMPLED",
 }
+
+#: What asks for a level of its own, and the names of the three levels.
+FLAGS_PRIORITY = FLAG_HIGH | FLAG_LOW
+PRIORITIES = {"high": FLAG_HIGH, "normal": 0, "low": FLAG_LOW}
 
 #: Body encodings. A reply in dialect NATIVE with a status other than OK is a failure that the bus
 #: itself reports, whatever the request's dialect was.
@@ -95,6 +110,8 @@ LABELS = (STABLE, CANARY)
 CALL_PREFIX = "@call_"
 
 FLAGS_OFFSET = 4
+#: All flags so far are in the second byte of the two.
+FLAGS_LOW_BYTE = FLAGS_OFFSET + 1
 DIALECT_OFFSET = 6
 STATUS_OFFSET = 7
 REQUEST_ID_OFFSET = 8
@@ -195,9 +212,15 @@ def restamp(head: bytes, request_id: int, budget_ms: int) -> bytes:
 
 
 def with_flag(head: bytes, flag: int) -> bytes:
-    """The same head with a flag of the low byte set (all flags so far are in it)."""
-    at = FLAGS_OFFSET + 1
+    """The same head with a flag of the low byte set."""
+    at = FLAGS_LOW_BYTE
     return head[:at] + bytes((head[at] | flag,)) + head[at + 1 :]
+
+
+def without_flag(head: bytes, flag: int) -> bytes:
+    """The same head with a flag of the low byte, or several, not set."""
+    at = FLAGS_LOW_BYTE
+    return head[:at] + bytes((head[at] & ~flag,)) + head[at + 1 :]
 
 
 def service_of(head: bytes) -> bytes:

@@ -30,6 +30,10 @@ METHOD_BYTES_MAX = 255
 #: The instance count saturates here: it is for load accounting, the body has the truth.
 INSTANCE_COUNT_MAX = 65_535
 
+#: Body frame 0 of a request of an MDP client: the broker looks over it for the keys that are its
+#: own, up to 4 ms for each MiB. Large tensors travel in frames of their own.
+MDP_META_BYTES_MAX = 16 * MIB
+
 #: Dimensions of one tensor (numpy's own limit is 64; 32 was numpy 1's).
 TENSOR_DIMENSIONS_MAX = 32
 
@@ -70,6 +74,16 @@ QUARANTINE_MS = 60_000
 
 #: Requests that are refused so at once; the oldest are forgotten for others.
 QUARANTINED_MAX = 1_024
+
+#: Bytes of an idempotency key; a UUID has 16, or 36 as text.
+KEY_BYTES_MAX = 64
+
+#: How long the answer to a request with a key is remembered, to be given again: longer than clients
+#: wait between two attempts, and than a gateway or a network is away.
+ANSWERS_MS = 60_000
+
+#: Bytes of all answers that are remembered; the oldest are forgotten for others.
+ANSWERS_BYTES_MAX = 64 * MIB
 
 #: Clients that the broker tells when it drains; who asked first is forgotten for others.
 WATCHERS_MAX = 1_024

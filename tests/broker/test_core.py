@@ -608,7 +608,7 @@ def test_a_broker_that_goes_tells_its_workers() -> None:
     core = broker_with_worker()
     core.receive_from_worker(b"w2", ready("slot2"), 0)
     core.outbox.take()
-    core.say_goodbye()
+    core.registration.say_goodbye()
     assert controls(core) == [(b"w1", "DISCONNECT"), (b"w2", "DISCONNECT")]
 
 
@@ -626,7 +626,7 @@ def test_rubbish_is_counted_and_answered_where_an_id_can_be_read(core: Core) -> 
 
 
 def test_flag_bits_that_nobody_knows_are_ignored(core: Core) -> None:
-    core.receive_from_client(b"c", request(1, flags=0xFFF0), 0)
+    core.receive_from_client(b"c", request(1, flags=0xFF80), 0)
     core.receive_from_worker(b"w1", reply(1), 0)
     assert answers(core) == [(b"c", 1, b"answer")]
 

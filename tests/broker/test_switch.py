@@ -108,6 +108,53 @@ def test_who_vanishes_with_requests_that_wait_is_found_out_and_nobody_else_is_to
     assert peers.switch.next_timer_ns() == peers.core.next_timer_ns()
 
 
+def test_what_a_client_leaves_behind_without_wanting_a_reply_is_computed(peers: Peers) -> None:
+    worker = peers.worker(credit=1)
+    gone = peers.socket(zmq.DEALER, peers.producers)
+    for number, flags in enumerate((heads.FLAG_COALESCE, heads.FLAG_ONE_WAY, heads.FLAG_ONE_WAY)):
+        gone.send_multipart(request(number, flags=flags))
+    peers.turn_until(lambda: peers.core.load()[0] == 3)
+    gone.close()
+    peers.turn_until(lambda: peers.core.load()[0] == 2)
+    for ticket in (1, 2, 3):
+        parts = peers.receive(worker)
+        assert heads.unpack(parts[0]).request_id == ticket
+        worker.send_multipart(reply(ticket))
+    peers.turn_until(lambda: peers.core.load() == (0, 0))
+    counters = peers.core.counters
+    assert (counters.answered, counters.cancelled, counters.clients_gone) == (2, 1, 1)
+
+
+def test_a_large_answer_is_given_again_to_who_comes_back_with_the_key(peers: Peers) -> None:
+    worker = peers.worker()
+    large = bytes(range(256)) * 4096
+    head = heads.Head(
+        heads.REQUEST,
+        heads.FLAG_KEYED | heads.FLAG_BODY_LARGE,
+        request_id=1,
+        body_frames=3,
+        service=b"add/1",
+        method=b"m",
+    )
+    for number in (1, 2, 3):
+        client = peers.socket(zmq.DEALER, peers.producers)
+        message = [heads.pack(head._replace(request_id=number)), b"meta", large, b"the key"]
+        client.send_multipart(message)
+        if number == 1:
+            parts = peers.receive(worker)
+            assert parts[1:] == [b"meta", large]
+            client.close()
+            answer = heads.Head(heads.REPLY, heads.FLAG_BODY_LARGE, request_id=1, body_frames=2)
+            worker.send_multipart([heads.pack(answer), b"reply", large])
+            peers.turn_until(lambda: peers.core.load() == (0, 0))
+            continue
+        got, *frames = peers.receive(client)
+        assert heads.unpack(got).request_id == number
+        assert frames == [b"reply", large]
+    assert peers.core.counters.replayed == 2
+    assert not worker.poll(20)
+
+
 def test_a_producer_over_tcp_reaches_the_same_workers(peers: Peers) -> None:
     worker = peers.worker()
     client = peers.socket(zmq.DEALER, peers.switch.producers_addresses[1])

@@ -102,7 +102,7 @@ class SimBroker:
             assert until_ns <= world.now_ns, "it goes while it holds requests"
             world.met["grace over"] += 1
             self._excuse_ns = world.now_ns
-        self.core.say_goodbye()
+        self.core.registration.say_goodbye()
         self._flush()
         last_ns = world.now_ns + GOODBYE_MS * MS
         self._end(lambda link: min(link.down.last_ns + MS, last_ns) if link.down else last_ns)
@@ -127,6 +127,16 @@ class SimBroker:
         expected = self._expected
         is_alias = bool(expected) and service in (b"s/0", b"s/stable/0", b"s/canary/0")
         return since_ns >= self._begin_ns and (is_alias or service in expected)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing is here that nobody waits for: requests that stay when their client leaves; or of
+        clients that have vanished, found out when a service without workers is given up."""
+        services = self.core.registration.services.values()
+        is_ending = any(each.queued and each.give_up_ns is not None for each in services)
+        clients = self.core._clients.values()
+        stay = any(self.core.outlives_client(each) for held in clients for each in held.values())
+        return not is_ending and not stay
 
     @property
     def is_stopping(self) -> bool:
@@ -157,7 +167,7 @@ class SimBroker:
     def _note_departure(self, life: int, client: bytes) -> None:
         if life == self.life and self.is_bound and client in who_understands(self.core):
             self._world.met["departures"] += 1
-            self.core.client_lost(client)
+            self.core.client_lost(client, self._world.now_ns)
             self._turn()
 
     @property
@@ -169,9 +179,9 @@ class SimBroker:
         """A client's message arrives."""
         if life == self.life and self.is_bound:
             self.watch.note_arrival(parts)
-            refused, accepted = self.core.counters.refused, self.core.counters.accepted
+            refused, held = self.core.counters.refused, self.core.load()[0]
             self.core.receive_from_client(routing_id, parts, self._world.now_ns)
-            is_late = self.is_stopping and accepted != self.core.counters.accepted
+            is_late = self.is_stopping and held < self.core.load()[0]
             assert not is_late, "a broker that drains takes a request"
             self.watch.note_bound(routing_id)
             self._turn(is_quiet=refused == self.core.counters.refused)
@@ -236,7 +246,8 @@ class SimBroker:
         if connection is None or connection.down is None:
             self._world.met["client unreachable"] += 1
             self.core.client_lost(client, self._world.now_ns)
-            assert client not in self.core._clients, "requests of a client that is gone"
+            left = self.core._clients.get(client, {}).values()
+            assert all(map(self.core.outlives_client, left)), "requests of a client that is gone"
         else:
             connection.down.send(parts)
 

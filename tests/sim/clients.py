@@ -6,7 +6,7 @@ A patient client is a gateway: what a broker refuses because it drains goes to t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,19 @@ METHODS = (b"m", b"@call")
 #: Whom they ask: versions, labels, and somebody who is not there.
 SERVICES = (b"s/0", b"s/0", b"s/1", b"s/2", b"s/stable/0", b"s/canary/0", b"other/1")
 
+#: How replies are sent, if at all.
+KINDS = (0, 0, 0, heads.FLAG_COALESCE, heads.FLAG_COALESCE, heads.FLAG_COALESCE, heads.FLAG_ONE_WAY)
+
+#: At which level of the backlog.
+PRIORITIES = (0, 0, heads.FLAG_HIGH, heads.FLAG_LOW)
+
 #: A payload with this kills whichever worker computes it.
 POISON = ".poison"
 
 #: How a request may end without an answer.
 REASONS = {
     "broker_lost",
+    "cancelled",
     "deadline_exceeded",
     "draining",
     "no_worker",
@@ -145,7 +152,7 @@ class SimClient:
         budget_ms = dice.choice((0, 5, 30, 200, 5_000))
         head = heads.Head(
             heads.REQUEST,
-            flags=dice.choice((0, heads.FLAG_COALESCE)),
+            flags=dice.choice(KINDS) | dice.choice(PRIORITIES),
             budget_ms=budget_ms,
             body_frames=1,
             service=dice.choice(SERVICES),
@@ -153,10 +160,29 @@ class SimClient:
         )
         until_ns = world.now_ns + (budget_ms or 20_000) * MS
         payload = f"{self._name}.{self._count}{poison}".encode()
-        self._submit(Asked(payload, head.service, heads.pack(head), world.now_ns, until_ns))
+        asked = Asked(payload, head.service, heads.pack(head), world.now_ns, until_ns)
+        if dice.random() < 0.2:
+            asked.head = heads.pack(
+                head._replace(flags=head.flags | heads.FLAG_KEYED, body_frames=2)
+            )
+            for _ in range(dice.randint(0, 2)):
+                other = dice.choice(world.clients)
+                world.after_ms(0, 300, lambda other=other: other.ask_for(asked))
+        self._submit(asked)
+
+    def ask_for(self, asked: Asked) -> None:
+        """Ask for somebody's request once more, under its key."""
+        world = self._world
+        world.met["asked under a key"] += 1
+        until_ns = world.now_ns + (heads.unpack(asked.head).budget_ms or 20_000) * MS
+        self._submit(replace(asked, since_ns=world.now_ns, until_ns=until_ns, refused_in=0))
+        self._turn()
 
     def _submit(self, asked: Asked) -> None:
-        number = self._session.submit(asked.head, [asked.payload], self._world.now_ns)
+        is_keyed = heads.unpack(asked.head).flags & heads.FLAG_KEYED
+        frames = [asked.payload, asked.payload] if is_keyed else [asked.payload]
+        self._world.asked_under_key[asked.payload] += bool(is_keyed)
+        number = self._session.submit(asked.head, frames, self._world.now_ns)
         self._asked[number] = asked
 
     def _cancel(self, number: int) -> None:
@@ -182,6 +208,10 @@ class SimClient:
         head = heads.unpack(completion.head)
         latest_ns = asked.until_ns + self._settings.slack_ms * MS + (2 << BUCKET_SHIFT)
         assert world.now_ns <= latest_ns, f"an outcome comes late: {asked}"
+        if heads.unpack(asked.head).flags & heads.FLAG_ONE_WAY and not head.status:
+            assert not completion.frames, completion
+            world.met["client one way"] += 1
+            return
         if not head.status:
             assert completion.frames == [b"answer to " + asked.payload], (completion, asked)
             world.met["client ok"] += 1
@@ -250,7 +280,7 @@ class SimClient:
         outbox = self._session.outbox
         for message in outbox:
             head = heads.unpack(message[0])  # type: ignore[arg-type]
-            if head.command == heads.REQUEST:
+            if head.command == heads.REQUEST and not head.flags & heads.FLAG_ONE_WAY:
                 limit_ns = self._world.deadline_slack_ns() + (head.budget_ms or 20_000) * MS
                 self._answer_by_ns[head.request_id] = self._world.now_ns + limit_ns
         if len(outbox) > 1 and self._world.random.random() < 0.5:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from broker.core import Core
+from broker.priorities import HIGH, LOW, NORMAL, level_of
 from broker.service import Service
 from protocol import control
 from protocol import head as heads
@@ -40,8 +41,13 @@ class Watch:
     def note_arrival(self, parts: list[Any]) -> None:
         """A client's message is about to reach the core."""
         for head, frames in heads.split_parcels(parts):
-            if head[3] == heads.REQUEST:
-                self._arrivals.setdefault(frames[0], len(self._arrivals))
+            if head[3] != heads.REQUEST:
+                continue
+            if (
+                frames[0] in self._arrivals
+            ):  # under a key: it has the place of the first one, if any
+                self._displaced.add(frames[0])
+            self._arrivals.setdefault(frames[0], len(self._arrivals))
 
     def note_bound(self, client: bytes) -> None:
         """The core has taken a client's message."""
@@ -67,7 +73,7 @@ class Watch:
             assert not worker.in_flight, f"{worker.worker_id} left with {list(worker.in_flight)}"
 
     def check_lines(self) -> None:
-        """Who was sent to a worker before, and comes back, stands before who never was.
+        """Who was sent to a worker before, and comes back, is first in its level.
 
         Requests that move to another version stand behind all others, so only where there is one.
         """
@@ -75,13 +81,16 @@ class Watch:
             return
         for service in self._core.registration.services.values():
             for lane in service.lanes:
-                tickets = [request.ticket for request in lane.backlog]
-                returned = sum(map(bool, tickets))
-                assert all(tickets[:returned]), "I9: who comes back stands first"
+                for level in (HIGH, NORMAL, LOW):
+                    waiting = [each for each in lane.backlog if level_of(each.head) == level]
+                    returned = sum(bool(request.ticket) for request in waiting)
+                    assert all(request.ticket for request in waiting[:returned]), (
+                        "I9: who comes back stands first in its level"
+                    )
 
     def check_dispatch(self, to_workers: dict[bytes, list[Any]]) -> None:
         """Check the requests of one turn in the order of their tickets."""
-        requests: list[tuple[int, bytes, heads.Head, Any]] = []
+        requests: list[tuple[int, bytes, bytes, Any]] = []
         workers = self._core.registration.workers
         for routing_id, parts in to_workers.items():
             for frame, frames in heads.split_parcels(parts):
@@ -90,20 +99,23 @@ class Watch:
                     self._drained.add(routing_id)
                 elif head.command == heads.REQUEST:
                     assert routing_id not in self._drained, "I3: a request behind the drain"
-                    requests.append((head.request_id, routing_id, head, frames[0]))
+                    requests.append((head.request_id, routing_id, frame, frames[0]))
         if requests:
             self.note_displaced()
-        for ticket, routing_id, head, payload in sorted(requests, key=lambda item: item[0]):
+        for ticket, routing_id, frame, payload in sorted(requests, key=lambda item: item[0]):
+            head = heads.unpack(frame)
             assert ticket > self._ticket_last, "I10: a ticket is used again"
             self._ticket_last = ticket
+            assert payload not in self._core.keys.answers, "what was answered is executed again"
             worker = workers.get(routing_id)
             if head.flags & heads.FLAG_REDELIVERED or worker is None:
                 continue
-            # Requests of one service wait in line with those of the same method.
+            # Requests of one service wait in line with those of the same method and level.
             is_displaced = payload in self._displaced or self._bound[payload] != worker.service.key
             self._displaced.add(payload)
             if is_displaced:
                 continue
-            arrival, key = self._arrivals[payload], worker.service.key + head.method
+            line = worker.service.key + head.method + bytes((level_of(frame),))
+            arrival, key = self._arrivals[payload], line
             assert arrival > self._dispatched.get(key, -1), "I9: FIFO of first attempts"
             self._dispatched[key] = arrival

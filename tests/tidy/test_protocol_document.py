@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgpack
+
+from broker import mdp_door
 from docs.generate_tables import generated
-from protocol import control, group, status
+from protocol import control, group, mdp, native, status
 from protocol import head as heads
 from protocol.values import DTYPES
+from tests.broker.helpers import broker_with_worker, dispatched, ready
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "PROTOCOL.md").read_text()
@@ -89,6 +93,64 @@ def test_the_messages_of_a_group_are_those_of_the_code() -> None:
         keys = re.findall(r"`(\w+)` (?:str|int|bool|list)", text)
         assert tuple(keys) == group.KINDS[int(number)]._fields
     assert f"magic `{group.MAGIC.decode()}`, the version {group.VERSION} and" in DOCUMENT
+
+
+def mdp_frames(cell: str) -> list[bytes]:
+    """The frames in a cell of the table of variants, without service and body."""
+    frames = []
+    for quoted in re.findall(r"`([^`]*)`", cell):
+        is_byte = re.fullmatch(r"\d\d", quoted)
+        frames.append(bytes.fromhex(quoted) if is_byte else quoted.strip('"').encode())
+    return frames
+
+
+def test_the_variants_and_keys_of_mdp_are_those_of_the_code() -> None:
+    for name, request, reply in table_behind("## 11. Clients that speak"):
+        sent, got = mdp_frames(request), mdp_frames(reply)
+        envelope = sent[:1] if not sent[0] else []
+        call = mdp.read_call((b"r", *envelope), [*sent[len(envelope) :], b"add", b"body"])
+        service = [b"add"] if "service" in reply else []
+        assert [*call.caller.address[1:], *call.caller.prefix] == [*got, *service], name
+    keys = {row[0].strip("`") for row in table_behind("Body frame 0 of a request is a msgpack map")}
+    assert keys == mdp.OPTIONS
+
+
+def mdp_examples() -> list[list[bytes]]:
+    """The messages that §11 writes out, as lists of frames."""
+    section = DOCUMENT[DOCUMENT.index("## 11. Clients that speak") :]
+    messages: list[list[bytes]] = []
+    for block in re.findall(r"(?:^    .*\n)+", section, re.MULTILINE):
+        frames: list[bytes] = []
+        for line in block.splitlines():
+            size, colon, content = line.partition(":")
+            if colon and size.strip().isdigit():
+                frames.append(b"")
+            else:
+                content = line
+            for text, code in re.findall(r'"([^"]*)"|([0-9a-f]+)', content):
+                frames[-1] += text.encode() if text else bytes.fromhex(code)
+        sizes = re.findall(r"^ +(\d+):", block, re.MULTILINE)
+        assert [len(frame) for frame in frames] == list(map(int, sizes))
+        messages.append(frames)
+    return messages
+
+
+def test_the_messages_of_mdp_that_are_written_out_are_what_the_broker_reads_and_sends() -> None:
+    request, reply, failed = mdp_examples()
+    core = broker_with_worker()
+    core.receive_from_worker(b"w1", ready("slot1", generation=2), 0)
+    mdp_door.receive(core, (b"r", b""), request[1:], 0)
+    ((_, ticket, body),) = dispatched(core)
+    assert msgpack.unpackb(body)["instances"] == [{"x1": 1.5, "x2": 2.5}]
+    head = heads.Head(heads.REPLY, request_id=ticket, body_frames=1)
+    answer = native.pack_meta({"instances": [{"y": 4.0}]})
+    core.receive_from_worker(b"w1", [heads.pack(head), answer], 0)
+    mdp_door.receive(core, (b"r", b""), [request[1], b"none", *request[3:]], 0)
+    sent = [
+        [*caller.address[1:], *mdp.encode_reply(caller, parts)]
+        for caller, parts in core.outbox.take()[0]
+    ]
+    assert sent == [reply, failed]
 
 
 def test_the_dtypes_are_those_of_the_code() -> None:
