@@ -168,7 +168,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         # A deadline that is nearly over still is one: 0 would mean that there is none.
         budget_ms = None if remaining_s is None else max(1, int(remaining_s * 1000))
         exchange = self._begin(body, context)
-        reply = b""
+        reply = None
         try:
             reply = await self._handler.predict(body, budget_ms)
             self._note_reply(context, len(reply))
@@ -185,7 +185,9 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
             )
             raise AssertionError("abort returned") from None
         finally:
-            self._journal.end(exchange, len(reply))
+            if reply is None and not exchange.reason:
+                exchange.fail("system_error")
+            self._journal.end(exchange, len(reply or b""))
         return reply
 
     def _begin(self, body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Exchange:

@@ -191,7 +191,7 @@ class _Application:
         timeout = headers.get(TIMEOUT_HEADER)
         begin_s = connection.loop.time()
         exchange = self._begin(headers, scope["client"])
-        content = b""
+        status, content = 0, b""
         try:
             body = await self._read_body(receive)
             reading_ms = int((connection.loop.time() - begin_s) * 1_000)
@@ -207,6 +207,8 @@ class _Application:
             raise
         finally:
             connection.handler_task = None
+            if not status and not exchange.reason:
+                exchange.fail("system_error")
             self._journal.end(exchange, len(content))
         told = [(key.encode(), text.encode()) for key, text in self._journal.reply_keys(exchange)]
         await _send(send, status, [JSON, *told], content)
