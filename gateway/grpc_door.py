@@ -203,7 +203,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _answer(self, answer: Unary, code_of: CodeOf, body: bytes, context: Context) -> bytes:
         exchange = self._begin(len(body), context)
-        size = 0
+        size = None
         try:
             reply = await answer(body, _budget_ms(context))
             size = len(reply)
@@ -215,7 +215,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
             exchange.fail(error.reason)
             await _abort(context, error, code_of(error), self._journal.reply_keys(exchange))
         finally:
-            self._journal.end(exchange, size)
+            self._end(exchange, size)
         return reply
 
     async def _stream_out(
@@ -249,8 +249,17 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
             exchange.fail(error.reason)
             keys = self._journal.reply_keys(exchange)
             await _abort(context, error, _code_of(error), keys)
+        except BaseException:
+            exchange.fail("system_error")
+            raise
         finally:
             self._journal.end(exchange, size)
+
+    def _end(self, exchange: Exchange, size: int | None) -> None:
+        """size: of what is sent, None if there is nothing; then there is a reason, or a bug."""
+        if size is None and not exchange.reason:
+            exchange.fail("system_error")
+        self._journal.end(exchange, size or 0)
 
     def _begin(self, request_bytes: int, context: Context) -> Exchange:
         """Enter a call; what its client is told of it rides in the trailing metadata."""

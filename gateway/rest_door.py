@@ -164,14 +164,13 @@ class _Application:
         connection.handler_task = asyncio.current_task()
         begin_s = connection.loop.time()
         exchange = self._begin(request, scope["client"])
-        reply_bytes = 0
+        answer = None
         try:
             body = await self._read_body(receive)
             reading_ms = int((connection.loop.time() - begin_s) * 1_000)
             exchange.reading_ns = reading_ms * 1_000_000
             exchange.request_bytes = 0 if body is None else len(body)
             answer = await self._handler.handle(request._replace(body=body, reading_ms=reading_ms))
-            reply_bytes = len(answer.body)
         except (asyncio.CancelledError, _GoneError):
             exchange.fail("cancelled")
             if connection.is_abandoned:
@@ -179,7 +178,9 @@ class _Application:
             raise
         finally:
             connection.handler_task = None
-            self._journal.end(exchange, reply_bytes)
+            if answer is None and not exchange.reason:
+                exchange.fail("system_error")
+            self._journal.end(exchange, 0 if answer is None else len(answer.body))
         told = tuple(
             (key.encode(), text.encode()) for key, text in self._journal.reply_keys(exchange)
         )

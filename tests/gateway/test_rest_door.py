@@ -21,7 +21,8 @@ from gateway import http_connection
 from gateway.doors import DoorError
 from gateway.http_connection import Patience
 from gateway.http_messages import HttpAnswer, HttpRequest
-from gateway.rest_door import RestDoor
+from gateway.journal import Journal
+from gateway.rest_door import Metrics, RestDoor
 from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings, rest_context
 from protocol import head as heads
@@ -65,10 +66,23 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Scene = Callable[[Echo, RestDoor], Awaitable[None]]
 
 
-def on_door(scene: Scene, run=asyncio.run, patience: Patience | None = None) -> None:  # type: ignore[no-untyped-def]
+def on_door(  # type: ignore[no-untyped-def]
+    scene: Scene,
+    run=asyncio.run,
+    patience: Patience | None = None,
+    journal: Journal | None = None,
+    metrics: Metrics | None = None,
+) -> None:
     async def play() -> None:
         echo = Echo()
-        door = await RestDoor.open(echo, "127.0.0.1:0", 1, patience=patience or Patience())
+        door = await RestDoor.open(
+            echo,
+            "127.0.0.1:0",
+            1,
+            patience=patience or Patience(),
+            journal=journal,
+            metrics=metrics,
+        )
         try:
             await asyncio.wait_for(scene(echo, door), 20)
         finally:
@@ -119,6 +133,54 @@ def test_a_reply_is_json_with_status_200_on_a_connection_that_stays(run) -> None
         assert echo.asked == [("POST", b"/model/add:m", b"body")] * 3
 
     on_door(scene, run)
+
+
+def test_get_metrics_is_answered_by_whoever_knows_and_other_gets_are_not() -> None:
+    async def metrics(accept: str) -> tuple[str, bytes]:
+        return "text/plain; version=0.0.4", accept.encode()
+
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        line, headers, body = await ask(door, b"GET /metrics HTTP/1.1\r\nAccept: a/b\r\n\r\n")
+        assert (line, body) == (b"HTTP/1.1 200 OK", b"a/b")
+        assert headers[b"content-type"] == b"text/plain; version=0.0.4"
+        await ask(door, b"GET /metrics/ HTTP/1.1\r\n\r\n")
+        await ask(door, POST % (b"/metrics", 1, b"x"))
+        assert echo.asked == [("GET", b"/metrics/", b""), ("POST", b"/metrics", b"x")]
+
+    on_door(scene, metrics=metrics)
+
+
+def test_without_metrics_that_address_is_like_any_other() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        await ask(door, b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert echo.asked == [("GET", b"/metrics", b"")]
+
+    on_door(scene)
+
+
+def test_the_id_of_a_request_comes_back_and_its_trace_too() -> None:
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    post = b"POST /a HTTP/1.1\r\n%s\r\nContent-Length: 1\r\n\r\nx"
+
+    async def scene(_: Echo, door: RestDoor) -> None:
+        _, headers, _ = await ask(door, post % (b"X-Request-Id: r1\r\nTraceparent: " + trace))
+        assert headers[b"x-request-id"] == b"r1"
+        assert headers[b"traceresponse"] == trace
+        made = [(await ask(door, POST % (b"/a", 1, b"x")))[1] for _ in range(2)]
+        assert made[0][b"x-request-id"] != made[1][b"x-request-id"]
+        assert b"traceresponse" not in made[0]
+
+    on_door(scene)
+
+
+def test_a_request_that_ends_by_a_mistake_of_ours_is_entered_so() -> None:
+    journal = Journal()
+
+    async def scene(_: Echo, door: RestDoor) -> None:
+        await ask(door, POST % (b"/broken", 1, b"x"))
+
+    on_door(scene, journal=journal)
+    assert journal.numbers.doors["rest"].codes == {"INTERNAL": 1}
 
 
 def test_a_deadline_begins_with_the_head_and_is_handed_on_as_it_came() -> None:

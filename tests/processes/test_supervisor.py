@@ -146,6 +146,7 @@ def test_a_worker_gets_the_launch_document_of_the_contract(world: World) -> None
     document = json.loads((world.servables / "add" / "document.1.json").read_text())
     assert document == {
         "servable_directory": str(world.servables),
+        "slot": "add/12/device0",
         "servable_name": "add",
         "version": 12,
         "version_asked": 0,

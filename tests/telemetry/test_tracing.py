@@ -62,7 +62,7 @@ def test_a_door_makes_a_span_below_the_clients_and_the_head_carries_ours() -> No
     assert (head.trace_id.hex(), head.span_id.hex()) == (TRACE_ID, door["span"])
     assert head.flags & heads.FLAG_SAMPLED
     assert queue["parent"] == door["span"]
-    assert 0 <= queue["end_ns"] - queue["begin_ns"] <= 2_000
+    assert 0 <= queue["end_ns"] - queue["begin_ns"] < 1_000_000, "2 us, and two looks at a clock"
     assert door["attributes"]["mindbus.request_id"] == "r1"
     assert door["attributes"]["mindbus.method"] == "m"
     assert told["traceresponse"] == f"00-{TRACE_ID}-{door['span']}-01"
