@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2
 
 from gateway.grpc_door import GrpcDoor
 from gateway.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, HealthService
+from gateway.model_directory import RENEW_S
 from gateway.ms_service_handler import MsServiceHandler
 from gateway.oip_handler import SERVICE, STREAM_REQUESTS_MAX, OipHandler
 from gateway.oip_repository import NOT_ALLOWED
@@ -138,6 +139,19 @@ def test_a_request_waits_for_the_first_worker_of_a_servable_that_is_known() -> N
         assert not call.done()
         client.bus.stats = stats()
         assert values(await call) == [2, 4]
+
+    on_door(scene)
+
+
+def test_names_are_looked_up_without_a_question_and_renewed_beside_the_requests() -> None:
+    async def scene(client: Client) -> None:
+        for _ in range(20):
+            await client.infer(add_request((1, 2)))
+        assert client.bus.stats_asked == 1
+        await asyncio.sleep(RENEW_S)
+        await client.infer(add_request((1, 2)))
+        while client.bus.stats_asked < 2:
+            await asyncio.sleep(0.01)
 
     on_door(scene)
 
