@@ -227,8 +227,10 @@ class Core:
         else:
             if head[heads.STATUS_OFFSET] == status.OK:
                 self.counters.answered += 1
+                request.service.statistics.succeed(request, head, now_ns)
             else:
                 self.counters.failed += 1
+                request.service.statistics.fail(request, now_ns)
             answer = heads.restamp(head, request.request_id, 0)
             self.outbox.reply(request.client, request.head, answer, frames)
             self._finish(request)
@@ -301,7 +303,7 @@ class Core:
             )
             if request.deaths == request.attempt:
                 self._quarantine.add(service.key, request.head, request.frames, now_ns)
-            self._fail(request, "worker_lost", message)
+            self._fail(request, "worker_lost", message, now_ns)
         self.serve_backlog(service, now_ns)
         self.registration.rehome(service, now_ns)
 
@@ -317,8 +319,9 @@ class Core:
 
     # ------------------------------------------------------------ endings
 
-    def _fail(self, request: Request, reason: str, message: str) -> None:
+    def _fail(self, request: Request, reason: str, message: str, now_ns: int) -> None:
         self.counters.failed += 1
+        request.service.statistics.fail(request, now_ns)
         self.counters.reasons[reason] += 1
         self.outbox.fail(request.client, request.head, reason, message)
         self._finish(request)
@@ -357,16 +360,16 @@ class Core:
             where = "running" if request.waits_in is None else "waiting"
             key = request.service.key.decode()
             message = f"the budget ran out after {waited_ms} ms, {where} ({key})"
-            self._fail(request, "deadline_exceeded", message)
+            self._fail(request, "deadline_exceeded", message, now_ns)
         self.registration.handle_timer(now_ns)
 
     # ------------------------------------------------------------ for registration and lamps
 
-    def fail_backlog(self, service: Service, reason: str, message: str) -> None:
+    def fail_backlog(self, service: Service, reason: str, message: str, now_ns: int) -> None:
         """Answer every waiting request of a service with a failure."""
         for lane in service.lanes:
             for request in (*lane.suspects.take_all(), *lane.backlog.take_all()):
-                self._fail(request, reason, message)
+                self._fail(request, reason, message, now_ns)
 
     def note(self, *event: Any) -> None:
         """Remember a transition for `story`."""
@@ -390,10 +393,6 @@ class Core:
         """Tell every worker that it is over, so that it need not find out by silence."""
         for worker in self.registration.workers.values():
             self.outbox.control(worker.routing_id, control.Disconnect(control.GOODBYE))
-
-    def set_requests_max(self, requests_max: int) -> None:
-        """Change the limit of requests while running (`set_max_enqueued_requests`)."""
-        self.admission.set_requests_max(requests_max)
 
     def check_invariants(self) -> None:
         """Assert I1 to I7 and I10 of the simulator's list. Slow; for tests."""

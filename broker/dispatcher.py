@@ -63,6 +63,7 @@ class Dispatcher:
         self._ticket = ticket = self._ticket + 1
         request.ticket = ticket
         request.worker = worker
+        request.begun_ns = now_ns
         request.attempt += 1
         service = worker.service
         service.withdraw(worker)

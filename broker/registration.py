@@ -344,7 +344,7 @@ class Registration:
         for worker in list(service.workers):  # extra workers, which can do nothing alone
             self._core.outbox.control(worker.routing_id, control.Disconnect(message))
             self._core.worker_lost(worker, now_ns, message)
-        self._core.fail_backlog(service, "no_worker", message)
+        self._core.fail_backlog(service, "no_worker", message, now_ns)
         del self.services[service.key]
         del self.routes[service.key]
         self.given_up[service.key] = message

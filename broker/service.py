@@ -15,6 +15,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from broker.lane import Backlog, Lane
+from broker.method_statistics import Statistics
 from protocol import control
 from protocol import head as heads
 
@@ -32,6 +33,7 @@ class Request:
 
     __slots__ = (
         "attempt",
+        "begun_ns",
         "body_bytes",
         "client",
         "deadline_ns",
@@ -70,6 +72,8 @@ class Request:
         self.service = service
         self.lane = service.lane_of(head)
         self.since_ns = now_ns
+        #: when its last attempt began
+        self.begun_ns = now_ns
         self.deadline_ns = deadline_ns
         #: executions begun so far; at most `attempts_max`
         self.attempt = 0
@@ -157,6 +161,7 @@ class Service:
         "lanes",
         "retired",
         "servable",
+        "statistics",
         "version",
         "workers",
     )
@@ -166,6 +171,7 @@ class Service:
         self.servable = servable
         self.version = version
         self.workers: dict[Worker, None] = {}
+        self.statistics = Statistics()
         #: until when requests wait for a device worker; None while there is one
         self.give_up_ns: int | None = None
         #: why the supervisor starts no more workers, if it said so
@@ -202,6 +208,7 @@ class Service:
         """Take in a worker and offer its tokens. methods: the names that it offers."""
         if worker.is_extra:
             self._split(methods)
+        self.statistics.know(methods)
         self.workers[worker] = None
         worker.lanes = (self._shared_lane,) if worker.is_extra else self.lanes
         self.offer(worker)

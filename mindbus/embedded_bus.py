@@ -151,7 +151,7 @@ class EmbeddedBus:
 
     def set_requests_max(self, requests_max: int) -> None:
         """Change the broker's limit of requests."""
-        self._core.set_requests_max(requests_max)
+        self._core.admission.set_requests_max(requests_max)
 
     async def close(self) -> None:
         """Leave the loop and close the sockets; whoever still waits is told so. Idempotent."""
