@@ -96,6 +96,7 @@ CLASS_OF_REASON: dict[str, type[BusError]] = {
     "unsupported": InvalidInputs,
     "unknown_method": NotFound,
     "invalid_inputs": InvalidInputs,
+    "not_allowed": InvalidInputs,  # of the doors' own commands, which the bus does not have
     "failed": Internal,
     "system_error": Internal,
 }
