@@ -19,6 +19,7 @@ from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from protocol import head as heads
 from protocol import limits, status
 from protocol.control import Histogram, Numbers
 from protocol.head import FIXED_BYTES, SERVICE_SIZE_OFFSET, WAITED_US_MAX
@@ -34,6 +35,8 @@ BOUNDS_NS = (
     30_000_000_000, 60_000_000_000,
 )  # fmt: skip
 
+CALL_PREFIX = heads.CALL_PREFIX.encode()
+
 #: A code has one byte in the head.
 CODES = 256
 
@@ -46,7 +49,7 @@ def _empty() -> list[int]:
 class MethodBook:
     """The ended requests of one method of one service."""
 
-    __slots__ = ("codes", "undispatched", "waits")
+    __slots__ = ("codes", "instances", "undispatched", "waits")
 
     def __init__(self) -> None:
         #: by gRPC number: times from the arrival to the end
@@ -55,11 +58,30 @@ class MethodBook:
         self.waits = _empty()
         #: those that ended before they were dispatched
         self.undispatched = 0
+        #: of requests that succeeded
+        self.instances = 0
 
     @property
     def ended(self) -> int:
         """How many requests were entered."""
         return sum(sum(cell[:-1]) for cell in self.codes if cell)
+
+    def counts(self) -> dict[str, int]:
+        """Totals; times in ns, from the arrival to the end. fail: whoever said so."""
+        succeeded = self.codes[status.OK] or _empty()
+        failed = [
+            cell
+            for code, cell in enumerate(self.codes)
+            if cell is not None and code not in (status.OK, status.CANCELLED)
+        ]
+        return {
+            "success": sum(succeeded[:-1]),
+            "success_ns": succeeded[-1],
+            "queue_ns": self.waits[-1],
+            "instances": self.instances,
+            "fail": sum(sum(cell[:-1]) for cell in failed),
+            "fail_ns": sum(cell[-1] for cell in failed),
+        }
 
     def queue_waits(self) -> list[int]:
         """The times that all that were dispatched waited; most of them did not."""
@@ -85,6 +107,14 @@ class Page:
         """A worker offers these methods: each has entries of its own from now on."""
         for method in methods:
             self.methods.setdefault(method, MethodBook())
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The counts of each method that clients may ask for."""
+        return {
+            name.decode(errors="backslashreplace"): book.counts()
+            for name, book in self.methods.items()
+            if not name.startswith(CALL_PREFIX)
+        }
 
     def hear(self, worker_id: str, generation: int, numbers: Numbers) -> None:
         """What a worker has counted since its start; it replaces what it said before.
@@ -174,9 +204,10 @@ class Book:
         )
 
 
-def enter(request: Request, code: int, now_ns: int) -> int:
+def enter(request: Request, code: int, now_ns: int, instances: int = 0) -> int:
     """Count a request that ends now with a gRPC number. Hot: every request comes here once.
 
+    instances: how many of them were computed.
     Returns: for how many microseconds it waited, as a head can say it.
     """
     head = request.head
@@ -190,6 +221,8 @@ def enter(request: Request, code: int, now_ns: int) -> int:
     took_ns = now_ns - request.since_ns
     cell[bisect_left(BOUNDS_NS, took_ns)] += 1
     cell[-1] += took_ns
+    if code == status.OK:
+        book.instances += instances
     waited_ns = request.dispatched_ns - request.since_ns
     if waited_ns:
         book.waits[bisect_left(BOUNDS_NS, waited_ns)] += 1

@@ -223,7 +223,8 @@ class Core:
         if request.done:
             self.counters.replies_late += 1
         else:
-            waited_us = enter(request, code := head[heads.STATUS_OFFSET], now_ns)
+            code, at = head[heads.STATUS_OFFSET], heads.INSTANCE_COUNT_OFFSET
+            waited_us = enter(request, code, now_ns, head[at] << 8 | head[at + 1])
             if code == status.OK:
                 self.counters.answered += 1
             else:

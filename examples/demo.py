@@ -1,8 +1,8 @@
 """`make demo`: real handwritten digits through every door of a running server.
 
 Takes the addresses from the server's run directory (MINDBUS_RUN_DIRECTORY or `--run-directory`),
-sends one test picture of each digit over gRPC, REST and straight over ZeroMQ, prints picture,
-label and score, and then the latency of each door at one request in flight.
+sends one test picture of each digit over gRPC, both forms of REST and straight over ZeroMQ, prints
+picture, label and score, and then the latency of each door at one request in flight.
 """
 
 from __future__ import annotations
@@ -83,6 +83,25 @@ def rest_door(address: str) -> Classify:
     return classify
 
 
+def inference_door(address: str) -> Classify:
+    """Classify by Open Inference Protocol v2 over REST, as clients of Triton and KServe do."""
+    connection = http.client.HTTPConnection(address, timeout=30)
+
+    def classify(png: bytes) -> Answer:
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [1]}
+        tensor |= {"data": [base64.b64encode(png).decode()]}
+        tensor |= {"parameters": {"content_type": "base64"}}
+        body = json.dumps({"inputs": [tensor]})
+        connection.request("POST", "/v2/models/digits.classify/infer", body)
+        answer = json.loads(connection.getresponse().read())
+        if "outputs" not in answer:
+            raise AnswerError(f"REST v2: {answer['error']}")
+        values = {output["name"]: output["data"][0] for output in answer["outputs"]}
+        return values["label"], values["score"]
+
+    return classify
+
+
 def bus_door(address: str) -> Classify:
     """Classify straight over ZeroMQ."""
     client = BusClient(address)
@@ -105,6 +124,7 @@ def open_doors(status: dict[str, Any]) -> dict[str, Classify]:
         doors["gRPC"] = grpc_door(addresses["grpc"])
     if "rest" in addresses:
         doors["REST"] = rest_door(addresses["rest"])
+        doors["REST v2"] = inference_door(addresses["rest"])
     doors["ZeroMQ"] = bus_door(status["producers"][0])
     return doors
 

@@ -17,9 +17,13 @@ from protocol.values import RequestSpec
 #: the broker ten times a second.
 FRESH_S = 0.1
 
-#: Names of models are looked up in what is at most so old; a name that is not there is looked for
-#: in what is fresh.
-NAMES_S = 1.0
+#: Names of models are looked up in what is at most so old, and asked for again beside that when it
+#: is older than `RENEW_S`; a name that is not there is looked for in what is fresh.
+NAMES_S = 10.0
+RENEW_S = 1.0
+
+#: Names and versions that are kept, with what they mean.
+KEPT_MAX = 1024
 
 #: Workers register with a new broker within this time, if there are any.
 WORKERS_S = 10.0
@@ -35,6 +39,7 @@ class ModelDirectory:
         self._loop = asyncio.get_running_loop()
         self._models = Models({})
         self._stats: dict[str, Any] = {}
+        self._specs: dict[tuple[str, str], RequestSpec] = {}
         self._asked_s = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
@@ -55,14 +60,16 @@ class ModelDirectory:
 
     async def _spec(self, model: str, version: str) -> RequestSpec:
         age_s = self._loop.time() - self._asked_s
-        if age_s < NAMES_S:
-            try:
-                return self._models.spec(model, version)
-            except RequestError:
-                if age_s < FRESH_S:
-                    raise
-        models = await self.models()
-        return models.spec(model, version)
+        kept = self._specs.get((model, version))
+        if kept is not None and age_s < NAMES_S:
+            if age_s >= RENEW_S and self._asking is None:
+                self._asking = self._loop.create_task(self._ask())
+                self._asking.add_done_callback(_look_away)
+            return kept
+        spec = (await self.models()).spec(model, version)
+        if len(self._specs) < KEPT_MAX:
+            self._specs[model, version] = spec
+        return spec
 
     async def models(self) -> Models:
         """Servables, versions, methods. Raises RequestError if the broker does not say."""
@@ -92,8 +99,15 @@ class ModelDirectory:
             stats = native.unpack_meta(frames[0] if frames else b"")
             self._models = Models.of_stats(stats, self._models)
             self._stats = stats
+            self._specs.clear()
             self._asked_s = asked_s
         except (RemoteProtocolError, KeyError, TypeError, ValueError) as error:
             raise RequestError("broker_lost", f"the broker's STATS are unclear: {error}") from None
         finally:
             self._asking = None
+
+
+def _look_away(asking: asyncio.Task[None]) -> None:
+    """Nobody waits for it: if it failed, the next one who asks will be told."""
+    if not asking.cancelled():
+        asking.exception()

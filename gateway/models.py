@@ -52,11 +52,15 @@ class Method(NamedTuple):
 
 
 class Version(NamedTuple):
-    """One version of a servable. not_ready: why it is not; None if it is."""
+    """One version of a servable. not_ready: why it is not; None if it is.
+
+    statistics: of its methods by name, as the broker counts them (`broker.book`).
+    """
 
     number: int
     methods: tuple[Method, ...]
     not_ready: str | None
+    statistics: Mapping[str, Mapping[str, int]] = {}
 
 
 class Servable(NamedTuple):
@@ -99,7 +103,8 @@ class Models(NamedTuple):
         for service in stats["services"]:
             key, number = service["service"], service["version"]
             known = methods.get(key) or _methods_before(before, service["servable"], number)
-            version = Version(number, known, service["not_ready"])
+            counted = service.get("methods", {})
+            version = Version(number, known, service["not_ready"], counted)
             versions.setdefault(service["servable"], {})[number] = version
         return cls(
             {
@@ -152,6 +157,26 @@ class Models(NamedTuple):
             "unknown_method",
             f"servable {servable.name} has no method {method_name!r:.300}, only {names}",
         )
+
+    def counted(self, model: str, version: str) -> list[tuple[str, int, Mapping[str, int]]]:
+        """Name, version and counts of each method; one model's, or with "" those of all.
+
+        version: "" = every one. Raises: RequestError.
+        """
+        if model:
+            servable, name = self.find(model)
+            wanted = name or self.version_of(model, version)[1].name
+            servables = [servable]
+        else:
+            servables, wanted = list(self.servables.values()), ""
+        found = []
+        for servable in servables:
+            numbers = [servable.version(version).number] if version else sorted(servable.versions)
+            for number in numbers:
+                for name, counts in servable.versions[number].statistics.items():
+                    if wanted in ("", name):
+                        found.append((model or f"{servable.name}.{name}", number, counts))
+        return found
 
     def spec(self, model: str, version: str) -> RequestSpec:
         """What to ask the bus for. Raises RequestError (unknown_service, no_worker).

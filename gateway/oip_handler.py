@@ -49,6 +49,7 @@ class OipHandler:
             "ModelMetadata": self.model_metadata,
             "ModelInfer": self.infer,
             "ModelConfig": self.model_config,
+            "ModelStatistics": self.model_statistics,
             "RepositoryIndex": self.repository_index,
             "RepositoryModelLoad": self.repository_load,
             "RepositoryModelUnload": self.repository_unload,
@@ -166,6 +167,12 @@ class OipHandler:
         asked = _read(messages.ModelConfigRequest, body)
         config = await self._server.model_config(asked.name, asked.version)
         return _bytes(messages.ModelConfigResponse(config=config))
+
+    async def model_statistics(self, body: bytes, _budget_ms: int | None = None) -> bytes:
+        """Counts and times of one model's requests, or of all. Raises RequestError."""
+        asked = _read(messages.ModelStatisticsRequest, body)
+        said = await self._server.model_statistics(asked.name, asked.version)
+        return _bytes(messages.ModelStatisticsResponse(**said))
 
     # ---------------------------------------------------------------- repository
 

@@ -27,6 +27,7 @@ from gateway.oip_rest_target import (
     MODELS,
     READY,
     SERVER_METADATA,
+    STATISTICS,
     VERBS,
     OipTarget,
     parse_oip_target,
@@ -149,6 +150,8 @@ class OipRestHandler:
             return _ready({"name": model}, await server.why_model_not_ready(model, version))
         if action == MODEL_METADATA:
             return _answer(OK, await server.model_metadata(model, version))
+        if action == STATISTICS:
+            return _answer(OK, await server.model_statistics(model, version))
         if action == MODEL_CONFIG:
             return _answer(OK, await server.model_config(model, version))
         document = await self._document(request)

@@ -4,7 +4,8 @@
     GET   /v2/health/live · /v2/health/ready
     GET   /v2/models                                         names of models
     GET   /v2/models/M[/versions/V]                          model metadata
-    GET   /v2/models/M[/versions/V]/ready · /config
+    GET   /v2/models/M[/versions/V]/ready · /config · /stats
+    GET   /v2/models/stats                                   statistics of every model
     POST  /v2/models/M[/versions/V]/infer
     POST  /v2/repository/index
     POST  /v2/repository/models/M/load · /unload
@@ -24,6 +25,7 @@ MODELS = "models"
 MODEL_METADATA = "model_metadata"
 MODEL_READY = "model_ready"
 MODEL_CONFIG = "model_config"
+STATISTICS = "statistics"
 INFER = "infer"
 INDEX = "index"
 LOAD = "load"
@@ -38,6 +40,7 @@ VERBS = {
     MODEL_METADATA: "GET",
     MODEL_READY: "GET",
     MODEL_CONFIG: "GET",
+    STATISTICS: "GET",
     INFER: "POST",
     INDEX: "POST",
     LOAD: "POST",
@@ -48,6 +51,7 @@ _OF_MODEL = {
     (): MODEL_METADATA,
     ("ready",): MODEL_READY,
     ("config",): MODEL_CONFIG,
+    ("stats",): STATISTICS,
     ("infer",): INFER,
 }
 
@@ -56,6 +60,7 @@ _FIXED = {
     ("health", "live"): LIVE,
     ("health", "ready"): READY,
     ("models",): MODELS,
+    ("models", "stats"): STATISTICS,
     ("repository", "index"): INDEX,
 }
 

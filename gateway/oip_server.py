@@ -18,8 +18,8 @@ EXTENSIONS = (
     "parameters",
     "model_configuration",
     "model_repository",
+    "statistics",
 )
-EXTENSION_LOAD = "model_repository(unload_dependents)"
 
 #: Datatypes whose name in a model configuration is not TYPE_ and theirs.
 _CONFIG_TYPES = {"BYTES": "TYPE_STRING", "": "TYPE_INVALID"}
@@ -92,9 +92,36 @@ class OipServer:
             "output": [_config(tensor, is_batched) for tensor in method.output_tensors()],
         }
 
+    async def model_statistics(self, model: str, version: str) -> dict[str, Any]:
+        """What has become of requests, since the broker began. model: "" = of every model.
+
+        How often a model was run is not counted, nor when it was last. Raises RequestError.
+        """
+        counted = (await self.directory.models()).counted(model, version)
+        return {"model_stats": [_statistics(*each) for each in counted]}
+
     async def models(self) -> Models:
         """Every servable. Raises RequestError."""
         return await self.directory.models()
+
+
+def _statistics(name: str, version: int, counts: Mapping[str, int]) -> dict[str, Any]:
+    success = counts["success"]
+    queued, total = counts["queue_ns"], counts["success_ns"]
+    return {
+        "name": name,
+        "version": str(version),
+        "inference_count": counts["instances"],
+        "inference_stats": {
+            "success": {"count": success, "ns": total},
+            "fail": {"count": counts["fail"], "ns": counts["fail_ns"]},
+            "queue": {"count": success, "ns": queued},
+            # Clients want these three to count the same; the two are in the time between.
+            "compute_input": {"count": success, "ns": 0},
+            "compute_infer": {"count": success, "ns": total - queued},
+            "compute_output": {"count": success, "ns": 0},
+        },
+    }
 
 
 def _batch_size_max(method: Method) -> int:

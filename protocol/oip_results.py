@@ -10,7 +10,7 @@ import numpy as np
 from protocol import status
 from protocol.errors import RequestError
 from protocol.native import Buffer
-from protocol.oip_tensor import BYTES, DATATYPES, ELEMENT_SIZE, Content, invalid, name_of
+from protocol.oip_tensor import BYTES, DATATYPE_OF_DTYPE, ELEMENT_SIZE, Content, invalid, name_of
 from protocol.tensor import VIEW_BYTES_MIN, wire_array
 from protocol.values import BytesValue, Failure, Instance, MethodSignature, Result, Value
 
@@ -74,8 +74,12 @@ def _output(
     if not isinstance(first, np.ndarray):
         elements = [_element(method, name, value) for value in values]
         return OutputTensor(name, BYTES, (*front, *shape), elements)
-    array = wire_array(first) if len(values) == 1 else wire_array(np.stack(values))  # type: ignore[arg-type]
-    return OutputTensor(name, DATATYPES[array.dtype.name], (*front, *shape), array)
+    array = first if len(values) == 1 else np.stack(values)  # type: ignore[arg-type]
+    datatype = DATATYPE_OF_DTYPE.get(array.dtype)
+    if datatype is None or not array.flags.c_contiguous:
+        array = wire_array(array)
+        datatype = DATATYPE_OF_DTYPE[array.dtype]
+    return OutputTensor(name, datatype, (*front, *shape), array)
 
 
 def _is_alike(first: Value, value: Value) -> bool:
@@ -89,7 +93,7 @@ def _is_alike(first: Value, value: Value) -> bool:
 
 
 def _kind(value: Value) -> str:
-    datatype = DATATYPES.get(value.dtype.name, "?") if isinstance(value, np.ndarray) else BYTES
+    datatype = DATATYPE_OF_DTYPE.get(value.dtype, "?") if isinstance(value, np.ndarray) else BYTES
     return f"{datatype} of shape {list(value.shape)}"
 
 

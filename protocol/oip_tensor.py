@@ -53,6 +53,7 @@ DATATYPES = {
 
 #: The dtype of each numeric datatype.
 DTYPE_OF_DATATYPE = {DATATYPES[name]: dtype for name, dtype in DTYPES.items()}
+DATATYPE_OF_DTYPE = {dtype: datatype for datatype, dtype in DTYPE_OF_DATATYPE.items()}
 
 #: Values of the parameter `content_type`: what the elements of a BYTES tensor become.
 CONTENT_TEXT = "str"

@@ -85,7 +85,7 @@ def test_perf_analyzer_measures_both_doors(server: ServerProcess, flags: list[st
     window = ["--measurement-mode", "count_windows", "--measurement-request-count", "20"]
     said = run(
         PERF_ANALYZER, "-m", "probe.double", "-u", address, *flags, *window,
-        *("-r", "3", "-s", "99", "--concurrency-range", "2"),
+        *("-r", "10", "-s", "99", "--concurrency-range", "2"),
     )  # fmt: skip
     throughput = re.search(r"throughput: ([0-9.]+) infer/sec", said)
     assert throughput is not None, said

@@ -42,6 +42,11 @@ PLAIN = ADD._replace(
 )
 
 
+COUNTS = {
+    "success": 3, "success_ns": 900, "queue_ns": 300, "instances": 12, "fail": 1, "fail_ns": 50,
+}  # fmt: skip
+
+
 def stats(not_ready: str | None = None) -> dict[str, Any]:
     """What a broker with three versions of two servables says."""
     services = [("add", 1), ("add", 2), ("other.one", 7)]
@@ -53,6 +58,7 @@ def stats(not_ready: str | None = None) -> dict[str, Any]:
                 "servable": name,
                 "version": version,
                 "not_ready": not_ready if name == "add" else None,
+                "methods": {method.name: COUNTS for method in methods[name] if method != HIDDEN},
             }
             for name, version in services
         ],

@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2
 
 from gateway.grpc_door import GrpcDoor
 from gateway.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, HealthService
+from gateway.model_directory import RENEW_S
 from gateway.ms_service_handler import MsServiceHandler
 from gateway.oip_handler import SERVICE, STREAM_REQUESTS_MAX, OipHandler
 from gateway.oip_repository import NOT_ALLOWED
@@ -138,6 +139,20 @@ def test_a_request_waits_for_the_first_worker_of_a_servable_that_is_known() -> N
         assert not call.done()
         client.bus.stats = stats()
         assert values(await call) == [2, 4]
+
+    on_door(scene)
+
+
+def test_names_are_looked_up_without_a_question_and_renewed_beside_the_requests() -> None:
+    async def scene(client: Client) -> None:
+        for _ in range(20):
+            await client.infer(add_request((1, 2)))
+        asked = client.bus.stats_asked
+        assert asked < 10
+        await asyncio.sleep(RENEW_S)
+        await client.infer(add_request((1, 2)))
+        while client.bus.stats_asked == asked:
+            await asyncio.sleep(0.01)
 
     on_door(scene)
 
@@ -310,6 +325,17 @@ def test_a_configuration_tells_the_largest_batch_apart_from_the_dimensions() -> 
         shout = messages.ModelConfigRequest(name="add.shout")
         said = (await client.call("ModelConfig", shout, kind)).config
         assert (said.max_batch_size, said.input[0].data_type) == (1, 0)
+
+    on_door(scene)
+
+
+def test_statistics_of_a_model() -> None:
+    async def scene(client: Client) -> None:
+        asked = messages.ModelStatisticsRequest(name="add.shout", version="1")
+        said = await client.call("ModelStatistics", asked, messages.ModelStatisticsResponse)
+        (one,) = said.model_stats
+        assert (one.name, one.version, one.inference_count) == ("add.shout", "1", 12)
+        assert (one.inference_stats.queue.ns, one.inference_stats.fail.count) == (300, 1)
 
     on_door(scene)
 

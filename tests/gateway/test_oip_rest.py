@@ -87,6 +87,8 @@ def error(answer: HttpAnswer) -> tuple[int, str]:
         (b"/v2/models/add/versions/canary/infer", OipTarget("infer", "add", "canary")),
         (b"/v2/models/add/config?x", OipTarget("model_config", "add")),
         (b"/v2/models/infer/infer", OipTarget("infer", "infer")),
+        (b"/v2/models/stats", OipTarget("statistics")),
+        (b"/v2/models/add/versions/2/stats", OipTarget("statistics", "add", "2")),
         (b"/v2/repository/index", OipTarget("index")),
         (b"/v2/repository/models/add/load", OipTarget("load", "add")),
         (b"/v2/repository/models/add/unload", OipTarget("unload", "add")),
@@ -337,6 +339,35 @@ def test_metadata_and_configuration() -> None:
         config = json.loads((await asker.get(b"/v2/models/add/config")).body)
         assert config["max_batch_size"] == 8
         assert config["input"][0] == {"name": "x1", "data_type": "TYPE_FP32", "dims": [2]}
+
+    play(scene)
+
+
+def test_statistics_of_one_model_and_of_all() -> None:
+    async def scene(asker: Asker) -> None:
+        every = json.loads((await asker.get(b"/v2/models/stats")).body)["model_stats"]
+        assert [(each["name"], each["version"]) for each in every] == [
+            ("add.add", "1"), ("add.shout", "1"), ("add.add", "2"), ("add.shout", "2"),
+            ("other.one.plus", "7"),
+        ]  # fmt: skip
+        (one,) = json.loads((await asker.get(b"/v2/models/add/versions/2/stats")).body)[
+            "model_stats"
+        ]
+        assert one == {
+            "name": "add",
+            "version": "2",
+            "inference_count": 12,
+            "inference_stats": {
+                "success": {"count": 3, "ns": 900},
+                "fail": {"count": 1, "ns": 50},
+                "queue": {"count": 3, "ns": 300},
+                "compute_input": {"count": 3, "ns": 0},
+                "compute_infer": {"count": 3, "ns": 600},
+                "compute_output": {"count": 3, "ns": 0},
+            },
+        }
+        assert (await asker.get(b"/v2/models/nobody/stats")).status == 404
+        assert (await asker.get(b"/v2/models/add/versions/9/stats")).status == 404
 
     play(scene)
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def _assert_adds(grpc_port: int, rest_port: int) -> None:
     assert post(rest_port, "/model/add/version/1:add_cast", body) == {
         "instances": [{"y": [[2.0, 3.0], [4.0, 5.0]]}]
     }
+    tensor = {"datatype": "INT32", "shape": [1, 2, 2], "data": [1, 2, 3, 4]}
+    inference = {"inputs": [{"name": name, **tensor} for name in ("x1", "x2")]}
+    said = post(rest_port, "/v2/models/add/infer", inference)
+    assert said["outputs"][0]["data"] == [2, 4, 6, 8]
+    with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}/v2/health/ready") as ready:
+        assert ready.status == 200
 
 
 def test_a_start_script_of_release_2_0_serves_until_it_is_terminated(directory: Path) -> None:

@@ -60,6 +60,7 @@ def test_the_offsets_that_the_broker_slices_are_those_of_the_table() -> None:
     assert offsets["status"] == heads.STATUS_OFFSET
     assert offsets["request id"] == heads.REQUEST_ID_OFFSET
     assert offsets["budget_ms"] == heads.BUDGET_OFFSET
+    assert offsets["instance count"] == heads.INSTANCE_COUNT_OFFSET
     assert offsets["body frames"] == heads.BODY_FRAMES_OFFSET
     assert offsets["service size"] == heads.SERVICE_SIZE_OFFSET
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from protocol import head, limits, native, status
-from protocol.values import Failure, MethodSignature
+from protocol.errors import RequestError
+from protocol.values import EchoedInstances, Failure, MethodSignature
 from protocol.worker_session import Arrival
 from workers.stages.request_desk import BUG_TEXT, RequestDesk
 
@@ -259,3 +260,38 @@ def test_a_cleared_desk_owes_nothing(desk):
     desk.clear()
     desk.write_replies()
     assert (desk.tickets, desk.replies, desk.is_idle) == ([], [], True)
+
+
+class OneErrorDialect:
+    """Native, but a request has one error, and its reply says what came with it."""
+
+    encode_failure = staticmethod(native.encode_failure)
+
+    @staticmethod
+    def decode_request(frames, method):
+        return EchoedInstances(native.decode_request(frames, method), "came with it")
+
+    @staticmethod
+    def encode_reply(spec, method, results):
+        for result in results:
+            if isinstance(result, Failure):
+                raise RequestError("failed", result.message)
+        return [str(spec.echo).encode()]
+
+
+def test_what_came_with_a_request_goes_to_its_reply() -> None:
+    desk = Desk({head.DIALECT_NATIVE: native, 1: OneErrorDialect})
+    desk.receive(arrival(1, np.int32(1), dialect=1))
+    compute(desk)
+    reply, frames = replies_of(desk)[1]
+    assert (reply.status, frames) == (status.OK, [b"came with it"])
+
+
+def test_a_dialect_with_one_error_per_request_fails_it_as_a_whole() -> None:
+    desk = Desk({head.DIALECT_NATIVE: native, 1: OneErrorDialect})
+    desk.receive(arrival(1, np.int32(1), np.int32(2), dialect=1))
+    compute(desk, lambda value: Failure(1, "no") if value == 2 else (value,))
+    reply, frames = replies_of(desk)[1]
+    assert (reply.status, reply.dialect) == (status.INTERNAL, 1)
+    assert native.decode_failure(frames).message == "no"
+    assert desk.is_idle
