@@ -51,6 +51,7 @@ def test_the_worker_gets_the_request_without_its_key() -> None:
     assert core.load()[0] == 2
 
 
+@pytest.mark.shows("R15")
 def test_an_answer_is_given_again_while_it_is_remembered() -> None:
     core = broker_with_worker()
     core.receive_from_client(b"c", keyed(1), 0)
@@ -108,6 +109,7 @@ def test_its_place_in_line_is_kept_when_it_is_asked_for_again_with_another_prior
     assert order == [b"body", b"two", b"one"]
 
 
+@pytest.mark.shows("R15")
 def test_it_stays_when_its_client_leaves_and_is_found_again() -> None:
     core = broker_with_worker()
     core.receive_from_client(b"c", keyed(1), 0)
