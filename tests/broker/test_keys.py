@@ -217,8 +217,10 @@ def test_a_worker_that_dies_changes_nothing_of_it() -> None:
 def test_a_client_of_mdp_names_its_key_in_the_map() -> None:
     core = broker_with_worker()
     body = msgpack.packb({"method": "m", "key": "request-1", "instances": [{}]})
-    for address in ((b"r1", b""), (b"r2", b"")):
-        mdp_door.receive(core, address, [b"MDPC01", b"add", body], 0)
+    for number, address in enumerate(((b"r1", b""), (b"r2", b""))):
+        options = {"method": "m", "key": "request-1", "id": 1_000 * number, "instances": [{}]}
+        parts = [b"MDPC01", b"add", msgpack.packb(options)]
+        mdp_door.receive(core, address, parts, 0)
     assert core.counters.cancelled == 1
     assert core.outbox.to_clients[0][0].address[0] == b"r1"  # type: ignore[attr-defined]
     meta = native.pack_meta({"instances": [{}]})
