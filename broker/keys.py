@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from broker.book import enter
 from broker.service import Frame, Request
 from protocol import head as heads
-from protocol import limits, status
+from protocol import limits, mdp, status
 
 if TYPE_CHECKING:
     from broker.core import Core
@@ -68,7 +68,7 @@ class Keys:
             return self._core.refuse(client, head, "malformed", rule)
         head, frames = _without_key(head), frames[:-1]
         (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
-        likeness = _likeness(head, frames)
+        likeness = _likeness(client, head, frames)
         answer = self._remembered(key, now_ns)
         known, expected = self.requests.get(key, (None, likeness))
         if (answer.likeness if answer is not None else expected) != likeness:
@@ -149,6 +149,9 @@ def _without_key(head: bytes) -> bytes:
     return heads.without_flag(fewer, heads.FLAG_KEYED)
 
 
-def _likeness(head: bytes, frames: list[Frame]) -> Likeness:
+def _likeness(client: Hashable, head: bytes, frames: list[Frame]) -> Likeness:
+    sizes = [len(frame) for frame in frames]
+    if isinstance(client, mdp.Caller):
+        sizes[0] = 0  # it holds the caller's id and budget, too, which may differ
     names = heads.service_of(head), heads.method_of(head)
-    return (*names, head[heads.DIALECT_OFFSET], *map(len, frames))
+    return (*names, head[heads.DIALECT_OFFSET], *sizes)

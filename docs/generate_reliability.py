@@ -36,8 +36,9 @@ them at full length; the promises stand in [reliability/](reliability), the test
 
 ## What is promised, and what is not
 
-- **Exactly one reply per accepted request**, or none if its client cancelled or left. Accepted
-  means: in the broker's memory. A broker that is killed takes that with it; its clients are told.
+- **Exactly one reply per accepted request**, or none if its client cancelled, left or wanted none.
+  Accepted means: in the broker's memory. A broker that is killed takes that with it; its clients
+  are told.
 - **At most two executions** of a request. When a worker dies, what it had begun to compute is
   computed once more, by a worker that holds nothing else; so an inference may run twice, but its
   client gets one answer. Executions cannot be promised to happen exactly once.

@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from mindbus.async_bus_client import AsyncBusClient
     from mindbus.bus_client import BusClient
     from mindbus.bus_errors import BusError
+    from mindbus.retry import Retry
 
-__all__ = ["AsyncBusClient", "BusClient", "BusError"]
+__all__ = ["AsyncBusClient", "BusClient", "BusError", "Retry"]
 
 _MODULES = {
     "AsyncBusClient": "mindbus.async_bus_client",
     "BusClient": "mindbus.bus_client",
     "BusError": "mindbus.bus_errors",
+    "Retry": "mindbus.retry",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mindbus.bus_errors import BusError, error_of
 from protocol import head as heads
@@ -23,8 +23,28 @@ Instances = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Outcome = dict[str, Any] | BusError
 
 
+class Options(NamedTuple):
+    """What a call may say beside what it asks for.
+
+    priority: `high`, `normal` or `low`. key: an idempotency key of 1 to 64 bytes, also as text; a
+    call that is made again with it is not executed again. is_one_way: there is no reply.
+    """
+
+    priority: str = "normal"
+    key: str | bytes | None = None
+    is_one_way: bool = False
+
+
+NO_OPTIONS = Options()
+
+
 def encode_call(
-    servable: str, method: str, instances: Instances, version: int, timeout: float
+    servable: str,
+    method: str,
+    instances: Instances,
+    version: int,
+    timeout: float,
+    options: Options = NO_OPTIONS,
 ) -> tuple[bytes, list[Buffer]]:
     """Head and body frames of a request.
 
@@ -33,6 +53,8 @@ def encode_call(
     budget_ms = _check_timeout(timeout)
     service = _check_names(servable, method, version)
     listed = _check_instances(instances)
+    flags = heads.FLAG_COALESCE | _check_priority(options.priority)
+    key = _check_key(options.key)
     frames = native.encode_request(listed)
     body_bytes = sum(map(len, frames))
     if body_bytes > limits.CLIENT_MESSAGE_BYTES_MAX:
@@ -41,9 +63,15 @@ def encode_call(
             f"request body of {body_bytes} B exceeds client_message_bytes_max "
             f"{limits.CLIENT_MESSAGE_BYTES_MAX} B (service {service.decode()})",
         )
-    flags = heads.FLAG_COALESCE
     if body_bytes >= limits.TENSOR_INLINE_BYTES_MAX:
         flags |= heads.FLAG_BODY_LARGE
+    if options.is_one_way:
+        flags |= heads.FLAG_ONE_WAY
+    if key is not None:
+        if len(frames) == limits.BODY_FRAMES_MAX:
+            raise TypeError(f"more than {limits.BODY_FRAMES_MAX - 2} large tensors, with a key")
+        flags |= heads.FLAG_KEYED
+        frames.append(key)
     head = heads.Head(
         heads.REQUEST,
         flags,
@@ -92,6 +120,26 @@ def _check_names(servable: str, method: str, version: int) -> bytes:
         raise ValueError(f"servable: {error}: {servable!r}") from None
 
 
+def _check_priority(priority: str) -> int:
+    flag = heads.PRIORITIES.get(priority) if isinstance(priority, str) else None
+    if flag is None:
+        raise ValueError(f"priority must be one of {', '.join(heads.PRIORITIES)}, not {priority!r}")
+    return flag
+
+
+def _check_key(key: str | bytes | None) -> bytes | None:
+    if key is None:
+        return None
+    if not isinstance(key, str | bytes):
+        raise TypeError(f"key must be a str or bytes, not {key!r}")
+    encoded = key.encode() if isinstance(key, str) else key
+    if not 1 <= len(encoded) <= limits.KEY_BYTES_MAX:
+        raise ValueError(
+            f"key of {len(encoded)} B is not of 1 to key_bytes_max {limits.KEY_BYTES_MAX} B"
+        )
+    return encoded
+
+
 def _check_instances(instances: Instances) -> Sequence[Mapping[str, Any]]:
     if isinstance(instances, Mapping):
         instances = [instances]
@@ -135,6 +183,11 @@ def decode_results(
             message += f" ({failed} of {len(outcomes)} instances failed)"
         raise error_of(first.reason, message, outcomes)
     return outcomes
+
+
+def decode_sent(head: bytes, frames: Sequence[Buffer]) -> None:
+    """A request without a reply has left. Raises: BusError if it could not."""
+    _raise_if_failed(head, frames)
 
 
 def decode_stats(head: bytes, frames: Sequence[Buffer]) -> dict[str, Any]:

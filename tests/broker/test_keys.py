@@ -51,6 +51,7 @@ def test_the_worker_gets_the_request_without_its_key() -> None:
     assert core.load()[0] == 2
 
 
+@pytest.mark.shows("R15")
 def test_an_answer_is_given_again_while_it_is_remembered() -> None:
     core = broker_with_worker()
     core.receive_from_client(b"c", keyed(1), 0)
@@ -108,6 +109,7 @@ def test_its_place_in_line_is_kept_when_it_is_asked_for_again_with_another_prior
     assert order == [b"body", b"two", b"one"]
 
 
+@pytest.mark.shows("R15")
 def test_it_stays_when_its_client_leaves_and_is_found_again() -> None:
     core = broker_with_worker()
     core.receive_from_client(b"c", keyed(1), 0)
@@ -215,8 +217,10 @@ def test_a_worker_that_dies_changes_nothing_of_it() -> None:
 def test_a_client_of_mdp_names_its_key_in_the_map() -> None:
     core = broker_with_worker()
     body = msgpack.packb({"method": "m", "key": "request-1", "instances": [{}]})
-    for address in ((b"r1", b""), (b"r2", b"")):
-        mdp_door.receive(core, address, [b"MDPC01", b"add", body], 0)
+    for number, address in enumerate(((b"r1", b""), (b"r2", b""))):
+        options = {"method": "m", "key": "request-1", "id": 1_000 * number, "instances": [{}]}
+        parts = [b"MDPC01", b"add", msgpack.packb(options)]
+        mdp_door.receive(core, address, parts, 0)
     assert core.counters.cancelled == 1
     assert core.outbox.to_clients[0][0].address[0] == b"r1"  # type: ignore[attr-defined]
     meta = native.pack_meta({"instances": [{}]})

@@ -199,7 +199,7 @@ def test_a_bug_while_a_reply_is_decoded_costs_that_call_only(
         raise RuntimeError("a mistake of ours")
 
     head, frames = encode_call("add", "m", {"x": 1}, 0, WAIT_S)
-    future = client._send(head, frames, decode)
+    (future,) = client._send([(head, frames)], decode, None)
     broker.answer_native(broker.receive(), [{"y": 1}])
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         future.result(WAIT_S)

@@ -83,7 +83,7 @@ class Rubbish:
     def head(self) -> bytes:
         head = heads.Head(
             self.random.randrange(12),
-            self.random.choice((0, 1, 4, 5, 65_535)),
+            self.random.choice((0, 1, 4, 5, 8, 16, 24, 32, 64, 96, 65_535)),
             self.random.randrange(5),
             self.random.choice((0, 0, 3, 255)),
             self.random.randrange(1 << 64),
@@ -116,7 +116,29 @@ class Rubbish:
         packed: bytes = msgpack.packb({name: instances, "errors": value})
         return packed
 
+    def mdp(self) -> list[bytes]:
+        """What is nearly a request of an MDP client."""
+        starts = ([b"", b"MDPC01"], [b"MDPC02", b"\1"], [b"", b"MDPC02", b"\2"], [b"MDPC", b""])
+        services = (b"probe", b"probe/1", b"mmi.service", b"mmi.x", b"\xff", b"s" * 300, b"")
+        options = {
+            "method": self.random.choice(("double", "copy", "", "m" * 300, 7)),
+            "instances": [{"x": ["float32", [4], ROW.tobytes()]}],
+            self.random.choice(("id", "key", "budget_ms", "priority", "one_way", "x")): (
+                self.random.choice((1, -1, "low", "", True, None, [[]] * 9))
+            ),
+        }
+        body = self.damaged(msgpack.packb(options))
+        start = self.random.choice(starts)
+        return [
+            *start,
+            self.random.choice(services),
+            body,
+            *([self.noise()] * self.random.randrange(2)),
+        ]
+
     def message(self) -> list[bytes]:
+        if self.random.random() < 0.25:
+            return self.mdp()
         parts: list[bytes] = [b""] if self.random.random() < 0.2 else []
         for _ in range(self.random.randrange(1, 4)):
             parts.append(self.head())

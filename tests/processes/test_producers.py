@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes.probe import broker_stats
 from tests.processes.server_process import ServerProcess
+from tests.processes.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -89,3 +91,23 @@ def test_a_producer_in_another_language_says_what_went_wrong(
     assert (done.returncode, done.stdout) == (1, "")
     assert "nobody serves" in done.stderr
     assert "absent" in done.stderr
+
+
+def test_a_batch_of_python_uses_what_the_native_protocol_has(server: ServerProcess) -> None:
+    before = broker_stats(server)["counters"]
+    script = PRODUCERS / "python" / "batch.py"
+    done = run(sys.executable, script, server.producers_address, "probe", "add")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, keyed, last = done.stdout.splitlines()
+    assert (first, last) == ("100 answered", "10 left behind")
+    # The first one may have been answered before the second one came.
+    ends = (("cancelled", "answered"), ("answered", "answered"))
+    assert keyed in [f"under one key: first {a}, second {b}" for a, b in ends]
+
+    def came() -> bool:
+        now = broker_stats(server)["counters"]
+        grown = {name: now[name] - before[name] for name in ("accepted", "answered", "replayed")}
+        ended = now["answered"] + now["cancelled"] - before["answered"] - before["cancelled"]
+        return grown["accepted"] + grown["replayed"] == 113 and ended == grown["accepted"]
+
+    wait_until(came)
