@@ -66,7 +66,13 @@ class ModelDirectory:
                 self._asking = self._loop.create_task(self._ask())
                 self._asking.add_done_callback(_look_away)
             return kept
-        spec = (await self.models()).spec(model, version)
+        try:
+            models = await self.models()
+        except RequestError:
+            if kept is None:
+                raise
+            return kept  # a broker that is away comes back, and the request waits for it
+        spec = models.spec(model, version)
         if len(self._specs) < KEPT_MAX:
             self._specs[model, version] = spec
         return spec

@@ -157,6 +157,19 @@ def test_names_are_looked_up_without_a_question_and_renewed_beside_the_requests(
     on_door(scene)
 
 
+def test_a_name_that_was_known_outlives_the_broker() -> None:
+    async def scene(client: Client) -> None:
+        directory = server(client.bus).directory
+        spec = await directory.spec("add", "")
+        directory._asked_s -= 60
+        client.bus.refusal = RequestError("broker_lost", "gone")
+        assert await directory.spec("add", "") == spec
+        with pytest.raises(RequestError, match="gone"):
+            await directory.spec("other.one", "")
+
+    on_door(scene)
+
+
 def test_versions_and_methods_are_asked_for_by_name() -> None:
     async def scene(client: Client) -> None:
         await client.infer(add_request((1, 2), model_version="1"))

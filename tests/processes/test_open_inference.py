@@ -6,6 +6,8 @@ import http.client
 import json
 import os
 import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import numpy as np
 import pytest
 
 from protocol import oip_messages as messages
-from tests.processes.probe import probe_server
-from tests.processes.scale import write_version
+from tests.processes.load import load
+from tests.processes.probe import broker_stats, probe_server
+from tests.processes.scale import command, write_version
 from tests.processes.server_process import ServerProcess
 from tests.processes.waiting import wait_until
 
@@ -116,3 +119,118 @@ def test_a_request_for_the_default_method_waits_for_the_next_worker() -> None:
         wait_until(lambda: ask(server, "GET", "/models/probe/ready")[0] == 503)
         code, said, _ = ask(server, "POST", "/models/probe/infer", request)
         assert (code, said["outputs"][0]["data"]) == (200, [2, 4, 6, 8])
+
+
+def infer_grpc(server: ServerProcess, model: str, count: int = 1) -> Any:
+    """Begin a ModelInfer call of `count` instances; returns the call and its own channel."""
+    request = messages.ModelInferRequest(model_name=model)
+    request.inputs.add(name="x", datatype="FP32", shape=[count, 4])
+    request.raw_input_contents.append(bytes(16 * count))
+    channel = grpc.insecure_channel(server.grpc_address)
+    call = channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        lambda message: message.SerializeToString(),
+        messages.ModelInferResponse.FromString,
+    ).future(request, timeout=60)
+    return call, channel
+
+
+def test_overload_sizes_and_cancelled_calls_are_answered_as_promised() -> None:
+    flags = ("--max-enqueued-requests", "2", "--max-msg-mb-size", "1")
+    with probe_server(*flags) as server:
+        asked = [infer_grpc(server, "probe.slow") for _ in range(12)]
+        codes = []
+        for call, channel in asked:
+            codes.append(call.code())
+            if call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
+                metadata = dict(call.trailing_metadata())
+                assert metadata["mindbus-reason"] == "queue_full"
+                assert metadata["grpc-retry-pushback-ms"] == "1000"
+            channel.close()
+        assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(
+                pool.map(
+                    lambda number: ask(server, "POST", "/models/probe.slow/infer", rows(number)),
+                    range(12),
+                )
+            )
+        assert {code for code, _, _ in answers} == {200, 429}
+        assert {h["retry-after"] for code, _, h in answers if code == 429} == {"1"}
+
+        call, channel = infer_grpc(server, "probe.echo", 100_000)
+        assert call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        channel.close()
+        large = {"inputs": [], "id": "x" * (1 << 20)}
+        code, _, headers = ask(server, "POST", "/models/probe/infer", large)
+        assert (code, headers["mindbus-reason"]) == (413, "body_too_large")
+
+        before = broker_stats(server)["counters"]["cancelled"]
+        call, channel = infer_grpc(server, "probe.slow", 400)  # 3 s in batches of 4
+        wait_until(lambda: broker_stats(server)["requests"] > 0)
+        call.cancel()
+        wait_until(lambda: broker_stats(server)["counters"]["cancelled"] > before)
+        channel.close()
+
+
+def rest_client(server: ServerProcess) -> Callable[[], Any]:
+    """Asks on one kept connection; answers what is wrong, or None."""
+    connection = http.client.HTTPConnection(server.rest_address, timeout=30)
+    body = json.dumps(rows(3))
+
+    def ask_once() -> Any:
+        try:
+            connection.request("POST", "/v2/models/probe.double/infer", body)
+            answer = json.loads(connection.getresponse().read())
+        except (OSError, http.client.HTTPException) as error:
+            return repr(error)
+        right = "outputs" in answer and answer["outputs"][0]["data"] == [6, 0, 0, 0]
+        return None if right else answer
+
+    return ask_once
+
+
+def grpc_client(server: ServerProcess) -> Callable[[], Any]:
+    """The same by the default method, on one channel."""
+    request = messages.ModelInferRequest(model_name="probe")
+    for name in ("x1", "x2"):
+        request.inputs.add(name=name, datatype="FP32", shape=[2, 2])
+        request.raw_input_contents.append(np.ones(4, np.float32).tobytes())
+    call = grpc.insecure_channel(server.grpc_address).unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        lambda message: message.SerializeToString(),
+        messages.ModelInferResponse.FromString,
+    )
+
+    def ask_once() -> Any:
+        try:
+            response = call(request, timeout=30)
+        except grpc.RpcError as error:
+            return repr(error)
+        numbers = np.frombuffer(response.raw_output_contents[0], np.float32)
+        return None if numbers.tolist() == [2] * 4 else numbers
+
+    return ask_once
+
+
+@pytest.mark.parametrize(
+    ("mode", "arguments"),
+    [
+        ("embedded", ("--settle-ms", "0")),
+        ("standalone", ("--gateways", "--settle-ms", "0")),
+        ("standalone", ("--broker", "--settle-ms", "0")),
+    ],
+    ids=["workers", "gateways", "broker"],
+)
+def test_what_is_replaced_under_load_costs_no_request(
+    mode: str, arguments: tuple[str, ...]
+) -> None:
+    flags = ["--mode", mode]
+    if mode == "standalone":
+        flags += ["--gateways", "2", "--grpc-connection-age-ms", "1000"]
+    with probe_server(*flags) as server:
+        clients = [make(server) for make in (rest_client, grpc_client, rest_client, grpc_client)]
+        with load(lambda number: clients[number], clients=4) as running:
+            done = command(server, "restart", *arguments)
+            assert (done.returncode, done.stderr) == (0, "")
+        assert running.failures == []
