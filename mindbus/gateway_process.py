@@ -52,6 +52,7 @@ from gateway.doors import DoorError
 from gateway.grpc_door import GrpcDoor
 from gateway.journal import Journal
 from gateway.ms_service_handler import MsServiceHandler
+from gateway.off_loop import off_loop
 from gateway.remote_bus import RemoteBus
 from gateway.rest_door import RestDoor
 from gateway.restful_handler import RestfulHandler
@@ -208,7 +209,7 @@ class Gateway:
         self._scraper.close()
         await self._bus.close()
         if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close)
+            await off_loop(self._tracer.close)
 
 
 class CommandChannel:
