@@ -8,11 +8,10 @@ the bus refused what it has not looked into.
 
 from __future__ import annotations
 
-import asyncio
-
 from gateway.bus import Bus
 from gateway.exchange import note_failure
 from gateway.http_messages import HttpAnswer, HttpRequest
+from gateway.off_loop import off_loop
 from gateway.requests import failure_of_bus, joined, pack_request, text_for_client
 from protocol import head as heads
 from protocol import limits, restful, restful_timeout, serving_texts, status
@@ -128,7 +127,7 @@ async def _first_error(body: bytes) -> RequestError | None:
         if len(body) <= PARSED_INLINE_BYTES_MAX:
             restful.check_request(body)
         else:
-            await asyncio.to_thread(restful.check_request, body)
+            await off_loop(restful.check_request, body)
     except RequestError as error:
         return error
     return None

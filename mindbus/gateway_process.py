@@ -59,6 +59,7 @@ from gateway.health import HealthService
 from gateway.journal import Journal
 from gateway.model_directory import ModelDirectory
 from gateway.ms_service_handler import MsServiceHandler
+from gateway.off_loop import off_loop
 from gateway.oip_handler import OipHandler
 from gateway.oip_rest_handler import OipRestHandler
 from gateway.oip_server import OipServer
@@ -232,7 +233,7 @@ class Gateway:
         self._scraper.close()
         await self._bus.close()
         if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close)
+            await off_loop(self._tracer.close)
 
 
 def make_oip_server(bus: Bus, document: Mapping[str, Any]) -> OipServer:

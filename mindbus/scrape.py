@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.off_loop import off_loop
 from mindbus.npu_smi import NpuSampler
 from mindbus.readiness import why_servables_not_ready
 from protocol.errors import RemoteProtocolError, RequestError
@@ -110,7 +111,7 @@ class Scraper:
         devices = {} if self._npus is None else self._npus.describe()
         snapshot = Snapshot(broker, supervisor, gateways, ages_s, not_ready, devices)
         # A large server has thousands of lines: requests go on while they are written.
-        return await asyncio.to_thread(render, snapshot, accept)
+        return await off_loop(render, snapshot, accept)
 
     def close(self) -> None:
         """Measure no more."""

@@ -22,6 +22,7 @@ from tests.mindspore_serving.start_script import (
     post,
     write_servable,
 )
+from tests.processes.scrapes import Scrape
 
 pytestmark = pytest.mark.process
 
@@ -141,11 +142,21 @@ def test_parallel_workers_without_devices_load_the_models_themselves(
 def test_a_script_of_release_1_1_serves_in_one_process(directory: Path) -> None:
     write_servable(directory, package="worker")
     grpc_port, rest_port = free_port(), free_port()
-    with StartScript(directory, MASTER_1_1.format(grpc=grpc_port, rest=rest_port)) as script:
+    source = MASTER_1_1.format(grpc=grpc_port, rest=rest_port)
+    with StartScript(directory, source, MINDBUS_ACCESS_LOG="on") as script:
         script.wait_for(REST_LINE.format(rest_port))
         assert any(line.startswith("Serving: Start servable success") for line in script.lines)
         _assert_adds(grpc_port, rest_port)
         assert script.children() == set()
+        # Long enough to be looked at beside the loop, although the script's main thread has ended.
+        large = {"instances": [{"x1": "x" * 100_000}]}
+        assert "not available" in post(rest_port, "/model/nobody:any", large)["error_msg"]
+        shown = Scrape(f"127.0.0.1:{rest_port}")
+        assert shown.value("request_total", servable="add", method="add_cast", code="OK") == 3
+        assert shown.value("gateway_request_total", door="rest", code="OK") == 1
+        assert shown.value("worker_credit", servable="add") > 0
+        lines = [line for line in script.errors().splitlines() if "] access door=" in line]
+        assert len(lines) == 5
         assert script.end(signal.SIGTERM) == 0
         assert script.run_directories() == []
 

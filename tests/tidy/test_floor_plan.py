@@ -57,6 +57,7 @@ SHELLS = {
     "gateway/http_connection.py",
     "gateway/journal.py",
     "gateway/model_directory.py",
+    "gateway/off_loop.py",
     "gateway/oip_handler.py",
     "gateway/oip_rest_handler.py",
     "gateway/remote_bus.py",
