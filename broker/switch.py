@@ -236,6 +236,9 @@ class Switch:
     def _lose(self, client: Hashable) -> None:
         self.core.counters.clients_gone += 1
         self.core.client_lost(client)
+        if isinstance(client, mdp.Caller):
+            for caller in mdp_door.callers_of(self.core, client.address[0]):
+                self.core.client_lost(caller)
 
     def _send_watched(self, envelope: tuple[bytes, ...], parts: list[Any], size: int) -> None:
         # ZeroMQ frees the frames of a message in their order, so the last one tells of all.
