@@ -38,6 +38,12 @@ def receive(core: Core, address: tuple[bytes, ...], parts: list[Any], now_ns: in
     core.receive_from_client(call.caller, parcel, now_ns)
 
 
+def callers_of(core: Core, routing_id: bytes) -> list[mdp.Caller]:
+    """Every request that one client has here. A scan, for when it turns out to be gone."""
+    callers = (client for client in core._clients if isinstance(client, mdp.Caller))
+    return [caller for caller in callers if caller.address[0] == routing_id]
+
+
 def _manage(core: Core, call: mdp.Call) -> bytes:
     """8/MMI: whether somebody is here who answers requests for a service."""
     if call.service != mdp.MMI_SERVICE:

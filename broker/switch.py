@@ -235,7 +235,11 @@ class Switch:
 
     def _lose(self, client: Hashable) -> None:
         self.core.counters.clients_gone += 1
-        self.core.client_lost(client, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        self.core.client_lost(client, now_ns)
+        if isinstance(client, mdp.Caller):
+            for caller in mdp_door.callers_of(self.core, client.address[0]):
+                self.core.client_lost(caller, now_ns)
 
     def _send_watched(self, envelope: tuple[bytes, ...], parts: list[Any], size: int) -> None:
         # ZeroMQ frees the frames of a message in their order, so the last one tells of all.

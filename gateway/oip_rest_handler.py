@@ -7,7 +7,6 @@ reason itself in a header, and `Retry-After` where a client may come again.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -15,6 +14,7 @@ import orjson
 from gateway.bus import Bus
 from gateway.exchange import note_failure
 from gateway.http_messages import HttpAnswer, HttpRequest
+from gateway.off_loop import off_loop
 from gateway.oip_repository import Repository
 from gateway.oip_rest_target import (
     INDEX,
@@ -128,7 +128,7 @@ class OipRestHandler:
             return body
         if len(body) <= UNPACKED_INLINE_BYTES_MAX:
             return unpacked(body, encoding, self.body_bytes_max)
-        return await asyncio.to_thread(unpacked, body, encoding, self.body_bytes_max)
+        return await off_loop(unpacked, body, encoding, self.body_bytes_max)
 
     # ---------------------------------------------------------------- everything else
 

@@ -218,6 +218,29 @@ def test_an_mdp_client_that_vanishes_costs_nobody_else(peers: Peers) -> None:
     peers.turn_until(lambda: peers.core.load() == (0, 0))
 
 
+def test_all_that_an_mdp_client_had_queued_goes_with_its_first_reply_that_finds_nobody(
+    peers: Peers,
+) -> None:
+    worker = peers.worker(credit=1)
+    gone, stays = (peers.socket(zmq.DEALER, peers.producers) for _ in range(2))
+    for client, count in ((gone, 100), (stays, 3)):
+        for _ in range(count):
+            client.send_multipart([b"", b"MDPC01", b"add", body()])
+        peers.turn_until(lambda: peers.core.load()[0] >= 100)
+    peers.turn_until(lambda: peers.core.load()[0] == 103)
+    ticket = heads.unpack(peers.receive(worker)[0]).request_id
+    gone.close()
+    peers.turn_until(lambda: peers.switch.next_timer_ns() == peers.core.next_timer_ns())
+    worker.send_multipart(answer(ticket))
+    peers.turn_until(lambda: peers.core.load()[0] == 3)
+    assert peers.core.counters.clients_gone == 1
+    # One more had been dispatched when it was found out.
+    worker.send_multipart(answer(heads.unpack(peers.receive(worker)[0]).request_id))
+    for _ in range(3):
+        worker.send_multipart(answer(heads.unpack(peers.receive(worker)[0]).request_id))
+        assert peers.receive(stays)[1] == b"MDPC01"
+
+
 def test_who_reads_nothing_gets_failures_in_its_own_dialect(peers: Peers) -> None:
     peers.switch.unread = type(peers.switch.unread)(1)
     worker = peers.worker()
