@@ -43,20 +43,29 @@ class ModelDirectory:
         self._asked_s = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
-    async def spec(self, model: str, version: str) -> RequestSpec:
-        """What to ask the bus for. Raises RequestError.
+    async def spec(self, model: str, version: str, budget_ms: int = 0) -> tuple[RequestSpec, int]:
+        """What to ask the bus for, and what is left of a budget (0 = there is none).
 
         A servable whose workers have not come back since this gateway began is waited for a while:
-        nobody knows yet which method is its default one.
+        nobody knows yet which method is its default one. Raises: RequestError.
         """
-        until_s = self._loop.time() + WORKERS_S
+        begin_s = self._loop.time()
+        wait_s = min(WORKERS_S, budget_ms / 1_000) if budget_ms else WORKERS_S
         while True:
             try:
-                return await self._spec(model, version)
+                spec = await self._spec(model, version)
             except RequestError as error:
-                if error.reason != "no_worker" or self._loop.time() >= until_s:
+                waited_s = self._loop.time() - begin_s
+                if error.reason != "no_worker" or waited_s >= WORKERS_S:
                     raise
-            await asyncio.sleep(FRESH_S)
+                if waited_s >= wait_s:
+                    text = f"the budget of {budget_ms} ms ran out: {error.message}"
+                    raise RequestError("deadline_exceeded", text) from None
+                await asyncio.sleep(FRESH_S)
+                continue
+            if budget_ms:
+                budget_ms = max(1, budget_ms - int((self._loop.time() - begin_s) * 1_000))
+            return spec, budget_ms
 
     async def _spec(self, model: str, version: str) -> RequestSpec:
         age_s = self._loop.time() - self._asked_s

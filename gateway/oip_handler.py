@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -68,8 +67,8 @@ class OipHandler:
         return await self._infer(oip.scan_request(body), body, budget_ms)
 
     async def _infer(self, scan: oip.Scan, body: bytes, budget_ms: int | None) -> bytes:
-        spec = await self._directory.spec(scan.model, scan.version)
         budget = budget_of(scan.parameters, budget_ms)
+        spec, budget = await self._directory.spec(scan.model, scan.version, budget)
         head = pack_request(spec, heads.DIALECT_OIP, scan.instance_count, budget, len(body))
         reply, frames = await self._bus.request(head, [body])
         failure = failure_of_reply(reply, frames)
@@ -89,28 +88,32 @@ class OipHandler:
         running: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_REQUESTS_MAX)
 
         async def read() -> None:
-            async for body in requests:
-                left_ms = None if until_s is None else max(1, int((until_s - loop.time()) * 1_000))
-                task = loop.create_task(self._stream_response(body, left_ms))
-                try:
-                    await running.put(task)
-                except asyncio.CancelledError:
-                    task.cancel()
-                    raise
-            await running.put(None)
+            try:
+                async for body in requests:
+                    left_ms = None
+                    if until_s is not None:
+                        left_ms = max(1, int((until_s - loop.time()) * 1_000))
+                    task = loop.create_task(self._stream_response(body, left_ms))
+                    try:
+                        await running.put(task)
+                    except asyncio.CancelledError:
+                        task.cancel()
+                        raise
+            finally:
+                await running.put(None)
 
         reader = loop.create_task(read())
         try:
-            while (task := await _next(running, reader)) is not None:
+            while (task := await running.get()) is not None:
                 yield await task
+            await reader
         finally:
             reader.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await reader
-            while not running.empty():
+            while not running.empty():  # so that there is room for the reader's last word
                 left = running.get_nowait()
                 if left is not None:
                     left.cancel()
+            await asyncio.wait((reader,))
 
     async def _stream_response(self, body: bytes, budget_ms: int | None) -> bytes:
         response = messages.ModelStreamInferResponse()
@@ -195,21 +198,6 @@ class OipHandler:
         asked = _read(messages.RepositoryModelUnloadRequest, body)
         await self._repository.unload(asked.model_name)
         return _bytes(messages.RepositoryModelUnloadResponse())
-
-
-async def _next(
-    running: asyncio.Queue[asyncio.Task[bytes] | None], reader: asyncio.Task[None]
-) -> asyncio.Task[bytes] | None:
-    """The next request in order; None at the end. A reader that fails raises here."""
-    waiting = asyncio.ensure_future(running.get())
-    await asyncio.wait((waiting, reader), return_when=asyncio.FIRST_COMPLETED)
-    if waiting.done():
-        return waiting.result()
-    if reader.done() and running.empty():
-        waiting.cancel()
-        reader.result()
-        return None
-    return await waiting
 
 
 def _repository_parameters(asked: Any) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def cuda_runtime() -> str:
     return str(found[0].parent) if found else ""
 
 
-@pytest.mark.parametrize("client", ["tritonclient", "kserve"])
+@pytest.mark.parametrize("client", ["tritonclient", "kserve", "grpcio"])
 def test_a_python_client_finds_everything_as_it_expects(server: ServerProcess, client: str) -> None:
     script = HERE / f"with_{client}.py"
     said = run(PYTHON, script, server.grpc_address, server.rest_address)

@@ -181,7 +181,9 @@ def test_deadlines_come_from_the_header_or_the_parameters() -> None:
     async def scene(asker: Asker) -> None:
         await asker.post(headers=[(b"grpc-timeout", b"5S")], reading_ms=1_000)
         await asker.post(document=ADD | {"parameters": {"timeout": 2_000_000}})
-        assert [head.budget_ms for head in asker.bus.asked] == [4_000, 2_000]
+        first, second = (head.budget_ms for head in asker.bus.asked)
+        assert 3_000 < first <= 4_000
+        assert 1_000 < second <= 2_000
         code, _ = error(await asker.post(headers=[(b"grpc-timeout", b"x")]))
         assert code == 400
 
