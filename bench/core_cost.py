@@ -31,9 +31,13 @@ def new_core(credit: int) -> Core:
 
 def requests(flags: int) -> list[list[bytes]]:
     """Messages of one client, each with a number of its own."""
-    head = heads.Head(heads.REQUEST, flags, body_frames=1, service=b"add/0", method=b"m")
-    numbered = (head._replace(request_id=number) for number in range(REQUESTS))
-    return [[heads.pack(each), b"body"] for each in numbered]
+    is_keyed = bool(flags & heads.FLAG_KEYED)
+    head = heads.Head(heads.REQUEST, flags, body_frames=1 + is_keyed, service=b"add/0", method=b"m")
+    messages = []
+    for number in range(REQUESTS):
+        key = [b"key %d" % number] if is_keyed else []
+        messages.append([heads.pack(head._replace(request_id=number)), b"body", *key])
+    return messages
 
 
 def round_ns(flags: int, is_waiting: bool) -> float:
@@ -62,7 +66,8 @@ def round_ns(flags: int, is_waiting: bool) -> float:
 
 def main() -> None:
     """Print a line for each way."""
-    kinds = {"plain": heads.FLAG_COALESCE}
+    plain = heads.FLAG_COALESCE
+    kinds = {"plain": plain, "high": plain | heads.FLAG_HIGH, "keyed": plain | heads.FLAG_KEYED}
     for name, flags in kinds.items():
         for is_waiting in (False, True):
             best = min(round_ns(flags, is_waiting) for _ in range(ROUNDS))

@@ -49,6 +49,7 @@ from protocol.head import FIXED_BYTES, SERVICE_SIZE_OFFSET
 NS_PER_MS = 1_000_000
 
 #: What makes a request one that is looked at more closely.
+FLAGS_LOW_BYTE = heads.FLAGS_LOW_BYTE
 FLAGS_RARE = heads.FLAG_KEYED | heads.FLAGS_PRIORITY
 
 #: How often a request may come back from a dead worker that had not started it, before it is a
@@ -75,6 +76,7 @@ class Core:
         self.watchers = Watchers(self.outbox)
         self._story: deque[tuple[Any, ...]] = deque(maxlen=256)
         self.keys = Keys(self)
+        self._keyed = self.keys.running
         self._commands = ClientCommands(self)
 
     @property
@@ -109,11 +111,12 @@ class Core:
         self, client: Hashable, head: bytes, frames: list[Frame], now_ns: int
     ) -> None:
         """Take one request: refuse it, let it wait, or dispatch it."""
-        flags = head[heads.FLAGS_LOW_BYTE] & FLAGS_RARE
-        if flags & heads.FLAG_KEYED:
-            return self.keys.receive(client, head, frames, now_ns)
-        if flags == heads.FLAGS_PRIORITY:
-            return self.refuse(client, head, "malformed", "flags HIGH and LOW are both set")
+        flags = head[FLAGS_LOW_BYTE] & FLAGS_RARE
+        if flags:
+            if flags & heads.FLAG_KEYED:
+                return self.keys.receive(client, head, frames, now_ns)
+            if flags == heads.FLAGS_PRIORITY:
+                return self.refuse(client, head, "malformed", "flags HIGH and LOW are both set")
         request_id, budget_ms = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)
         outstanding = self._clients.get(client)
         if outstanding is not None and request_id in outstanding:
@@ -229,7 +232,7 @@ class Core:
                 self.counters.answered += 1
             else:
                 self.counters.failed += 1
-            if self.keys.running:
+            if self._keyed:
                 self.keys.remember(request, head, frames, now_ns)
             answer = heads.restamp(head, request.request_id, waited_us)
             self.outbox.reply(request.client, request.head, answer, frames)
@@ -345,7 +348,7 @@ class Core:
         self._deadlines.discard(request)
         self.admission.release(request.body_bytes)
         request.frames = []
-        if self.keys.running:
+        if self._keyed:
             self.keys.end(request)
         if request.waits_in is not None:
             request.waits_in.leave(request)

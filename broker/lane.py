@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from broker.priorities import Levels
-from protocol import head as heads
+from protocol.head import FLAGS_LOW_BYTE, FLAGS_PRIORITY
 
 if TYPE_CHECKING:
     from broker.service import Request, Worker
@@ -52,7 +52,7 @@ class Backlog:
 
     def add(self, request: Request) -> None:
         """Let a request wait behind all others of its level."""
-        if self._levels is not None or request.head[heads.FLAGS_LOW_BYTE] & heads.FLAGS_PRIORITY:
+        if self._levels is not None or request.head[FLAGS_LOW_BYTE] & FLAGS_PRIORITY:
             self._line_for(request).append(request)
         else:
             self._requests.append(request)
@@ -67,7 +67,7 @@ class Backlog:
 
     def _line_for(self, request: Request) -> deque[Request]:
         if self._levels is None:
-            if not request.head[heads.FLAGS_LOW_BYTE] & heads.FLAGS_PRIORITY:
+            if not request.head[FLAGS_LOW_BYTE] & FLAGS_PRIORITY:
                 return self._requests
             self._levels = Levels(self._requests)
         return self._levels.line_for(request)

@@ -12,6 +12,8 @@ ClientMessages = list[tuple[Hashable, list[Frame]]]
 WorkerMessages = dict[bytes, list[Frame]]
 
 #: What decides whether a reply is sent, and how.
+FLAGS_LOW_BYTE = heads.FLAGS_LOW_BYTE
+FLAG_COALESCE = heads.FLAG_COALESCE
 REPLY_FLAGS = heads.FLAG_COALESCE | heads.FLAG_ONE_WAY
 
 
@@ -30,8 +32,8 @@ class Outbox:
         self, client: Hashable, request_head: bytes, head: bytes, frames: list[Frame]
     ) -> None:
         """Put a reply, unless none is wanted; it joins an earlier one if the flags allow that."""
-        flags = request_head[heads.FLAGS_LOW_BYTE] & REPLY_FLAGS
-        if flags != heads.FLAG_COALESCE:
+        flags = request_head[FLAGS_LOW_BYTE] & REPLY_FLAGS
+        if flags != FLAG_COALESCE:
             if not flags:
                 self.to_clients.append((client, [head, *frames]))
             return
