@@ -44,12 +44,11 @@ from broker.watchers import Watchers
 from protocol import control, limits, status
 from protocol import head as heads
 from protocol.errors import RemoteProtocolError
-from protocol.head import FIXED_BYTES, SERVICE_SIZE_OFFSET
+from protocol.head import FIXED_BYTES, FLAGS_LOW_BYTE, SERVICE_SIZE_OFFSET
 
 NS_PER_MS = 1_000_000
 
 #: What makes a request one that is looked at more closely.
-FLAGS_LOW_BYTE = heads.FLAGS_LOW_BYTE
 FLAGS_RARE = heads.FLAG_KEYED | heads.FLAGS_PRIORITY
 
 #: How often a request may come back from a dead worker that had not started it, before it is a
