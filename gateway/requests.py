@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 from gateway.exchange import current
@@ -10,6 +11,8 @@ from protocol import limits, native, serving_texts
 from protocol.errors import RemoteProtocolError, RequestError
 from protocol.native import Buffer
 from protocol.values import RequestSpec
+
+_NUMBER = struct.Struct("!I")
 
 #: Reasons for which MindSpore Serving has one text, with different codes.
 _NOT_AVAILABLE = ("unknown_service", "no_worker")
@@ -20,8 +23,9 @@ def failure_of_bus(head: bytes, frames: Sequence[Buffer]) -> RequestError | None
     code = head[heads.STATUS_OFFSET]
     exchange = current()
     if exchange is not None:
-        exchange.code = code
-        exchange.waited_us = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)[1]
+        exchange.waited_us = _NUMBER.unpack_from(head, heads.BUDGET_OFFSET)[0]
+        if code:
+            exchange.code = code
     if not code:
         return None
     if head[heads.DIALECT_OFFSET] != heads.DIALECT_NATIVE:

@@ -21,10 +21,11 @@ from gateway.addresses import AddressError, TcpAddress, parse_rest_address
 from gateway.doors import DoorError
 from gateway.exchange import Exchange
 from gateway.http_connection import HttpConnection, Patience
-from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
+from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, TRACE_REPLY_KEY, Journal
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
 from protocol.restful_timeout import HEADER as TIMEOUT_HEADER
+from protocol.trace_context import format_traceparent
 
 #: Connections that wait to be accepted.
 BACKLOG = 2048
@@ -35,8 +36,8 @@ JSON = (b"content-type", b"application/json")
 
 _REQUEST_ID = REQUEST_ID_KEY.encode()
 _TRACE = TRACE_KEY.encode()
-_ACCEPT = b"accept"
-_HEADERS = frozenset((_REQUEST_ID, _TRACE, _ACCEPT, TIMEOUT_HEADER))
+_TRACE_REPLY = TRACE_REPLY_KEY.encode()
+_HEADERS = frozenset((_REQUEST_ID, _TRACE, TIMEOUT_HEADER))
 
 
 #: Where Prometheus asks, with GET. No servable can have this address.
@@ -190,12 +191,14 @@ class _Application:
         headers = _read_headers(scope["headers"])
         timeout = headers.get(TIMEOUT_HEADER)
         begin_s = connection.loop.time()
-        exchange = self._begin(headers, scope["client"])
+        exchange = self._begin(headers) if headers else self._journal.begin("rest", None, None)
+        exchange.peer = scope["client"]
         status, content = 0, b""
         try:
             body = await self._read_body(receive)
             reading_ms = int((connection.loop.time() - begin_s) * 1_000)
-            exchange.reading_ns = reading_ms * 1_000_000
+            if reading_ms:
+                exchange.reading_ns = reading_ms * 1_000_000
             exchange.request_bytes = 0 if body is None else len(body)
             status, content = await self._handler.handle(
                 scope["method"], scope["raw_path"], body, timeout, reading_ms
@@ -210,27 +213,32 @@ class _Application:
             if not status and not exchange.reason:
                 exchange.fail("system_error")
             self._journal.end(exchange, len(content))
-        told = [(key.encode(), text.encode()) for key, text in self._journal.reply_keys(exchange)]
-        await _send(send, status, [JSON, *told], content)
+        size = (b"content-length", str(len(content)).encode())
+        answered = [JSON, size, (_REQUEST_ID, exchange.request_id.encode())]
+        if exchange.context is not None:
+            answered.append((_TRACE_REPLY, format_traceparent(exchange.context).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": answered})
+        await send({"type": "http.response.body", "body": content})
 
-    def _begin(self, headers: dict[bytes, bytes], client: Any) -> Exchange:
+    def _begin(self, headers: dict[bytes, bytes]) -> Exchange:
         request_id, traceparent = headers.get(_REQUEST_ID), headers.get(_TRACE)
-        exchange = self._journal.begin(
+        return self._journal.begin(
             "rest",
             None if request_id is None else request_id.decode("latin-1"),
             None if traceparent is None else traceparent.decode("latin-1"),
         )
-        exchange.peer = client
-        return exchange
 
     async def _answer_metrics(self, metrics: Metrics, scope: Any, receive: Any, send: Any) -> None:
         try:
             await self._read_body(receive)
         except _GoneError:
             return
-        accept = _read_headers(scope["headers"]).get(_ACCEPT, b"")
+        accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         content_type, text = await metrics(accept.decode("latin-1"))
-        await _send(send, 200, [(b"content-type", content_type.encode())], text)
+        size = (b"content-length", str(len(text)).encode())
+        kind = (b"content-type", content_type.encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [kind, size]})
+        await send({"type": "http.response.body", "body": text})
 
     async def _read_body(self, receive: Any) -> bytes | None:
         message = await receive()
@@ -254,12 +262,6 @@ class _Application:
                 return b"".join(chunks) if size <= self._handler.body_bytes_max else None
             message = await receive()
         raise _GoneError
-
-
-async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
-    headers.append((b"content-length", str(len(content)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
 
 
 def _read_headers(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
