@@ -16,12 +16,26 @@ from protocol.values import RequestSpec
 
 
 class Exchange:
-    """What is known so far."""
+    """What is known so far. There is one for each request: what most never have is the class's."""
 
-    __slots__ = (
-        "begin_ns", "code", "context", "door", "parent", "peer", "reading_ns", "reason",
-        "reply_bytes", "request_bytes", "request_id", "span", "spec", "waited_us",
-    )  # fmt: skip
+    #: our span, if there is one
+    span: Any = None
+    #: what the client said, if our own span is in `context` now
+    parent: TraceContext | None = None
+    #: how long the rest of it took to come
+    reading_ns = 0
+    #: how long it waited in the broker
+    waited_us = 0
+    #: the client's address, as the door has it
+    peer: object = ""
+    #: which method it was for, once that was read
+    spec: RequestSpec | None = None
+    #: gRPC number that says how it ended, in every dialect
+    code = status.OK
+    #: one of `status.REASONS`, if it failed before a worker, or instead of one
+    reason = ""
+    request_bytes = 0
+    reply_bytes = 0
 
     def __init__(
         self, door: str, request_id: str, context: TraceContext | None, begin_ns: int
@@ -31,25 +45,7 @@ class Exchange:
         self.request_id = request_id
         #: what the head carries on: the trace, and the span that is the parent of the worker's
         self.context = context
-        #: what the client said, if our own span is in `context` now
-        self.parent: TraceContext | None = None
-        #: our span, if there is one
-        self.span: Any = None
         self.begin_ns = begin_ns
-        #: how long the rest of it took to come
-        self.reading_ns = 0
-        #: how long it waited in the broker
-        self.waited_us = 0
-        #: the client's address, as the door has it
-        self.peer: object = ""
-        #: which method it was for, once that was read
-        self.spec: RequestSpec | None = None
-        #: gRPC number that says how it ended, in every dialect
-        self.code = status.OK
-        #: one of `status.REASONS`, if it failed before a worker, or instead of one
-        self.reason = ""
-        self.request_bytes = 0
-        self.reply_bytes = 0
 
     def fail(self, reason: str) -> None:
         """It is not answered by a worker."""

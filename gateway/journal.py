@@ -53,7 +53,8 @@ class Journal:
         self._doors = self.numbers.doors
         self._write = write
         self._tracer = tracer
-        self._ids = map(f"{os.urandom(6).hex()}-{{:x}}".format, itertools.count(1))
+        self._id_form = f"{os.urandom(6).hex()}-%x"
+        self._numbers_of_ids = itertools.count(1)
 
     def begin(
         self, door: str, request_id: str | None, traceparent: str | None, request_bytes: int = 0
@@ -63,10 +64,11 @@ class Journal:
         request_id, traceparent: as the client gave them; what cannot be used is replaced.
         """
         if request_id is None or not _is_usable(request_id):
-            request_id = next(self._ids)
+            request_id = self._id_form % next(self._numbers_of_ids)
         context = None if traceparent is None else parse_traceparent(traceparent)
         exchange = Exchange(door, request_id, context, time.monotonic_ns())
-        exchange.request_bytes = request_bytes
+        if request_bytes:
+            exchange.request_bytes = request_bytes
         self._doors[door].inflight += 1
         enter(exchange)
         if self._tracer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 from gateway.exchange import Exchange, current
@@ -14,6 +15,7 @@ from protocol.values import RequestSpec
 
 #: How long a client that may come again should wait before it does.
 RETRY_AFTER_MS = 1_000
+_NUMBER = struct.Struct("!I")
 
 #: Reasons for which MindSpore Serving has one text, with different codes.
 _NOT_AVAILABLE = ("unknown_service", "no_worker")
@@ -55,7 +57,7 @@ def _note_reply(head: bytes) -> Exchange | None:
     exchange = current()
     if exchange is not None:
         exchange.code = head[heads.STATUS_OFFSET]
-        exchange.waited_us = heads.RESTAMP.unpack_from(head, heads.REQUEST_ID_OFFSET)[1]
+        exchange.waited_us = _NUMBER.unpack_from(head, heads.BUDGET_OFFSET)[0]
     return exchange
 
 

@@ -168,7 +168,8 @@ class _Application:
         try:
             body = await self._read_body(receive)
             reading_ms = int((connection.loop.time() - begin_s) * 1_000)
-            exchange.reading_ns = reading_ms * 1_000_000
+            if reading_ms:
+                exchange.reading_ns = reading_ms * 1_000_000
             exchange.request_bytes = 0 if body is None else len(body)
             answer = await self._handler.handle(request._replace(body=body, reading_ms=reading_ms))
         except (asyncio.CancelledError, _GoneError):

@@ -83,11 +83,14 @@ class Tracer:
         self, span: Span, end_ns: int, attributes: Attributes, error: str | None = None
     ) -> None:
         """End a span. error: what failed."""
+        self._finish(span, _wall_ns(end_ns), attributes, error)
+
+    def _finish(self, span: Span, wall_ns: int, attributes: Attributes, error: str | None) -> None:
         if span.is_recording():
             span.set_attributes(dict(attributes))
             if error is not None:
                 span.set_status(self._trace.StatusCode.ERROR, error)
-        span.end(_wall_ns(end_ns))
+        span.end(wall_ns)
 
     def record(
         self,
@@ -100,7 +103,9 @@ class Tracer:
     ) -> Context:
         """A span that is over already. Returns its context, for children."""
         span = self.begin(name, parent, begin_ns)
-        self.end(span, end_ns, attributes, error)
+        # By the same offset as its begin: it may be shorter than what two readings differ by.
+        begun_ns: int = getattr(span, "start_time", None) or _wall_ns(begin_ns)
+        self._finish(span, begun_ns + end_ns - begin_ns, attributes, error)
         return context_of(span)
 
     def close(self) -> None:
