@@ -152,11 +152,11 @@ def test_a_script_of_release_1_1_serves_in_one_process(directory: Path) -> None:
         large = {"instances": [{"x1": "x" * 100_000}]}
         assert "not available" in post(rest_port, "/model/nobody:any", large)["error_msg"]
         shown = Scrape(f"127.0.0.1:{rest_port}")
-        assert shown.value("request_total", servable="add", method="add_cast", code="OK") == 3
-        assert shown.value("gateway_request_total", door="rest", code="OK") == 1
+        assert shown.value("request_total", servable="add", method="add_cast", code="OK") == 4
+        assert shown.value("gateway_request_total", door="rest", code="OK") == 3
         assert shown.value("worker_credit", servable="add") > 0
         lines = [line for line in script.errors().splitlines() if "] access door=" in line]
-        assert len(lines) == 5
+        assert len(lines) == 7, "one for each request over gRPC and REST, OIP among them"
         assert script.end(signal.SIGTERM) == 0
         assert script.run_directories() == []
 
