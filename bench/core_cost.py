@@ -60,7 +60,7 @@ def round_ns(flags: int, is_waiting: bool) -> float:
             core.receive_from_client(b"c", message, 0)
             core.receive_from_worker(b"w", answer, 0)
     spent = time.thread_time_ns() - begin
-    assert core.counters.answered == REQUESTS
+    assert core.book.answered() == REQUESTS
     return spent / REQUESTS
 
 

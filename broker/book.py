@@ -92,9 +92,11 @@ class MethodBook:
 class Page:
     """The numbers of one service. It is kept when the service is not."""
 
-    __slots__ = ("_latest", "_past", "methods", "unnamed")
+    __slots__ = ("_latest", "_past", "is_open", "methods", "unnamed")
 
     def __init__(self) -> None:
+        #: a service enters its requests here
+        self.is_open = True
         self.methods: dict[bytes, MethodBook] = {}
         #: methods that no worker has offered
         self.unnamed = MethodBook()
@@ -133,6 +135,17 @@ class Page:
         for histogram in self._latest.pop(worker_id)[1]:
             _add(self._past, histogram)
 
+    @property
+    def ended(self) -> int:
+        """How many requests were entered."""
+        return sum(book.ended for book in (self.unnamed, *self.methods.values()))
+
+    @property
+    def answered(self) -> int:
+        """How many of them with OK."""
+        cells = [book.codes[status.OK] for book in (self.unnamed, *self.methods.values())]
+        return sum(sum(cell[:-1]) for cell in cells if cell)
+
     def worker_numbers(self) -> list[Histogram]:
         """The sums over all workers, those of the past too."""
         sums = dict(self._past)
@@ -159,17 +172,32 @@ class Book:
 
     def __init__(self) -> None:
         self._pages: dict[bytes, Page] = {}
+        #: requests of pages that are forgotten: all, and those that were answered
+        self._forgotten = 0
+        self._forgotten_answered = 0
         #: (service key, reason) of requests that were not accepted; key b"" if it is not known
         self.refusals: Counter[tuple[bytes, str]] = Counter()
 
     def page(self, key: bytes) -> Page:
-        """The page of a service `servable/version`; the oldest goes when there are too many."""
+        """The page of a service `servable/version`, which begins."""
         page = self._pages.get(key)
         if page is None:
-            while len(self._pages) >= limits.PAGES_MAX:
-                del self._pages[next(iter(self._pages))]
+            self._make_room()
             page = self._pages[key] = Page()
+        page.is_open = True
         return page
+
+    def close(self, key: bytes) -> None:
+        """A service is no more; its page is kept, until there are too many."""
+        self._pages[key].is_open = False
+
+    def _make_room(self) -> None:
+        if len(self._pages) >= limits.PAGES_MAX:
+            oldest = next((key for key, page in self._pages.items() if not page.is_open), None)
+            if oldest is not None:
+                page = self._pages.pop(oldest)
+                self._forgotten += page.ended
+                self._forgotten_answered += page.answered
 
     def describe(self) -> dict[str, Any]:
         """Plain values for STATS: see docs/PROTOCOL.md §5."""
@@ -197,11 +225,11 @@ class Book:
 
     def ended(self) -> int:
         """How many requests were entered."""
-        return sum(
-            book.ended
-            for page in self._pages.values()
-            for book in (page.unnamed, *page.methods.values())
-        )
+        return self._forgotten + sum(page.ended for page in self._pages.values())
+
+    def answered(self) -> int:
+        """How many of them with OK."""
+        return self._forgotten_answered + sum(page.answered for page in self._pages.values())
 
 
 def enter(request: Request, code: int, now_ns: int, instances: int = 0) -> int:

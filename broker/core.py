@@ -225,12 +225,9 @@ class Core:
         if request.done:
             self.counters.replies_late += 1
         else:
-            code, at = head[heads.STATUS_OFFSET], heads.INSTANCE_COUNT_OFFSET
-            waited_us = enter(request, code, now_ns, head[at] << 8 | head[at + 1])
-            if code == status.OK:
-                self.counters.answered += 1
-            else:
-                self.counters.failed += 1
+            at = heads.INSTANCE_COUNT_OFFSET
+            instances = head[at] << 8 | head[at + 1]
+            waited_us = enter(request, head[heads.STATUS_OFFSET], now_ns, instances)
             if self._keyed:
                 self.keys.remember(request, head, frames, now_ns)
             answer = heads.restamp(head, request.request_id, waited_us)
@@ -322,7 +319,6 @@ class Core:
     # ------------------------------------------------------------ endings
 
     def _fail(self, request: Request, reason: str, message: str, now_ns: int) -> None:
-        self.counters.failed += 1
         enter(request, status.REASONS[reason].grpc, now_ns)
         self.counters.reasons[reason] += 1
         self.outbox.fail(request.client, request.head, reason, message)

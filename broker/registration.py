@@ -361,6 +361,7 @@ class Registration:
         self._core.fail_backlog(service, "no_worker", message, now_ns)
         del self.services[service.key]
         del self.routes[service.key]
+        self._core.book.close(service.key)
         self.given_up[service.key] = message
         self._refresh_alias(service.servable)
         alias = heads.service_key(service.servable, 0)

@@ -19,11 +19,12 @@ NS_PER_MS = 1_000_000
 
 @dataclass(slots=True)
 class Counters:
-    """Totals since start. accepted = answered + failed + cancelled + requests held."""
+    """Totals since start, beside those of the book.
+
+    accepted = answered + failed + cancelled + requests held; the first two follow from the book.
+    """
 
     accepted: int = 0
-    answered: int = 0
-    failed: int = 0
     cancelled: int = 0
     refused: int = 0
     redispatched: int = 0
@@ -40,13 +41,21 @@ class Counters:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
+def totals(core: Core) -> dict[str, int]:
+    """All counters but the reasons, with `answered` and `failed`."""
+    counters = core.counters
+    counted = {name: getattr(counters, name) for name in counters.__slots__ if name != "reasons"}
+    counted["answered"] = core.book.answered()
+    counted["failed"] = core.book.ended() - counted["answered"] - counters.cancelled
+    return counted
+
+
 def describe(core: Core, now_ns: int) -> dict[str, Any]:
     """What `mindbus status` shows: totals, services with their queues, workers with their load."""
     registration = core.registration
     servables = {service.servable: None for service in registration.services.values()}
     requests, request_bytes = core.load()
     counters = core.counters
-    totals = {name: getattr(counters, name) for name in counters.__slots__ if name != "reasons"}
     return {
         "requests": requests,
         "request_bytes": request_bytes,
@@ -57,7 +66,7 @@ def describe(core: Core, now_ns: int) -> dict[str, Any]:
             "keys": len(core.keys.running),
         },
         "answers": {"count": len(core.keys.answers), "bytes": core.keys.answer_bytes},
-        "counters": totals,
+        "counters": totals(core),
         "reasons": dict(counters.reasons),
         "attempts": core._dispatcher.attempts,
         "book": core.book.describe(),

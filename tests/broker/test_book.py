@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from broker.admission import Settings
-from broker.book import BOUNDS_NS, Book, Page
+from broker.book import BOUNDS_NS, Page
 from broker.core import Core
 from protocol import control, limits
 from protocol.control import Histogram
@@ -112,12 +112,20 @@ def test_numbers_of_a_service_outlive_it() -> None:
     assert entered(core) == [("add/1", "m", "OK", 2)]
 
 
-def test_a_book_forgets_the_oldest_of_too_many_services() -> None:
-    book = Book()
-    first = book.page(b"s/0")
-    for number in range(limits.PAGES_MAX):
-        book.page(b"s/%d" % (number + 1))
-    assert book.page(b"s/0") is not first
+def test_a_book_forgets_the_oldest_service_that_is_gone_and_not_what_it_counted() -> None:
+    core = broker_with_worker(service_grace_ms=10)
+    core.receive_from_client(b"c", request(1), 0)
+    core.receive_from_worker(b"w1", reply(1), 0)
+    core.receive_from_worker(b"w1", control.pack(control.Disconnect("bye")), 0)
+    core.handle_timer(1_000 * MS)
+    book = core.book
+    pages = [book.page(b"s/%d" % number) for number in range(1, limits.PAGES_MAX)]
+    book.page(b"s/0")
+    assert entered(core) == [], "add/1 was the oldest, and gone"
+    assert (book.ended(), book.answered()) == (1, 1)
+    book.page(b"more/1")
+    assert book.page(b"s/1") is pages[0], "who serves is never forgotten"
+    core.check_invariants()
 
 
 # ---------------------------------------------------------------- what workers count

@@ -9,6 +9,7 @@ import pytest
 
 from broker import mdp_door
 from broker.core import Core
+from broker.stats import totals
 from protocol import head as heads
 from protocol import mdp
 from tests.broker.helpers import broker_with_worker, cancel, dispatched, reply, request
@@ -23,10 +24,12 @@ def ask(core: Core, number: int, **options: Any) -> None:
 
 def books(core: Core) -> tuple[int, int, int, int, int]:
     core.check_invariants()
-    counters = core.counters
-    totals = (counters.accepted, counters.answered, counters.failed, counters.cancelled)
-    assert counters.accepted == sum(totals[1:]) + core.load()[0]
-    return (*totals, counters.refused)
+    counted = totals(core)
+    accepted, answered, failed, cancelled, refused = (
+        counted[name] for name in ("accepted", "answered", "failed", "cancelled", "refused")
+    )
+    assert accepted == answered + failed + cancelled + core.load()[0]
+    return accepted, answered, failed, cancelled, refused
 
 
 @pytest.mark.parametrize("flags", [0, heads.FLAG_COALESCE])

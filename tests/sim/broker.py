@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.core import Core
 from broker.departures import LOOK_AFTER_NS, who_understands
+from broker.stats import totals
 from broker.stopping import Stopping
 from tests.sim.links import DELAY_MS_MAX, MS, Connection
 from tests.sim.watch import Watch
@@ -148,8 +149,9 @@ class SimBroker:
         return self._past + self._counted()
 
     def _counted(self) -> Counter[str]:
-        counters = self.core.counters
-        return Counter({name: getattr(counters, name) for name in COUNTERS}) + counters.reasons
+        counted = totals(self.core)
+        reasons = self.core.counters.reasons
+        return Counter({name: counted[name] for name in COUNTERS}) + reasons
 
     # ------------------------------------------------------------ connections
 
