@@ -23,16 +23,10 @@ _NOT_AVAILABLE = ("unknown_service", "no_worker")
 
 def failure_of_bus(head: bytes, frames: Sequence[Buffer]) -> RequestError | None:
     """The failure that the bus reports in a reply; None if a worker answered."""
-    exchange = _note_reply(head)
-    if not head[heads.STATUS_OFFSET] or head[heads.DIALECT_OFFSET] != heads.DIALECT_NATIVE:
+    if head[heads.STATUS_OFFSET] and head[heads.DIALECT_OFFSET] != heads.DIALECT_NATIVE:
+        _note_reply(head)
         return None
-    try:
-        failure = native.decode_failure(frames)
-    except RemoteProtocolError as error:
-        return RequestError("failed", f"the failure that the broker sent is unreadable: {error}")
-    if exchange is not None:
-        exchange.reason = failure.reason
-    return failure
+    return failure_of_reply(head, frames)
 
 
 def failure_of_reply(head: bytes, frames: Sequence[Buffer]) -> RequestError | None:

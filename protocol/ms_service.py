@@ -43,6 +43,7 @@ from protocol.values import (
     StringValue,
     Value,
 )
+from protocol.varint import read_varint, varint
 
 #: DataType numbers on the wire.
 MS_STRING = 13
@@ -74,10 +75,10 @@ def scan_request(body: Buffer) -> tuple[RequestSpec, int]:
     at, end = 0, len(body)
     try:
         while at < end:
-            tag, at = _read_varint(body, at)
+            tag, at = read_varint(body, at)
             kind = tag & 7
             if kind == 2:
-                size, at = _read_varint(body, at)
+                size, at = read_varint(body, at)
                 if tag in _REQUEST_INSTANCES:
                     count += 1
                 elif tag == _REQUEST_SPEC:
@@ -91,30 +92,15 @@ def scan_request(body: Buffer) -> tuple[RequestSpec, int]:
         spec = ms_service_pb2.ServableSpec.FromString(b"".join(specs))
     except IndexError:
         raise _malformed("it ends inside of a field") from None
-    except DecodeError as error:
+    except (DecodeError, ValueError) as error:
         raise _malformed(str(error)) from None
     return RequestSpec(spec.name, spec.method_name, spec.version_number), count
-
-
-def _read_varint(body: Buffer, at: int) -> tuple[int, int]:
-    byte = body[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value, shift = byte & 0x7F, 7
-    while shift < 70:
-        at += 1
-        byte = body[at]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at + 1
-        shift += 7
-    raise _malformed("a number is longer than 10 B")
 
 
 def _skip_field(body: Buffer, tag: int, kind: int, at: int) -> int:
     """Where a field of another release ends. Groups ended with proto2 and are refused."""
     if kind == 0:
-        return _read_varint(body, at)[1]
+        return read_varint(body, at)[1]
     if kind == 1:
         return at + 8
     if kind == 5:
@@ -231,7 +217,7 @@ def _encode_results(spec: RequestSpec, method: MethodSignature, results: Sequenc
             parts.append(head)
             parts.append(content)
             size += len(head) + memoryview(content).nbytes
-        parts[size_at] = b"\x1a" + _varint(size)
+        parts[size_at] = b"\x1a" + varint(size)
     if is_mixed:
         for result in results:
             parts.append(_error_field(*result) if isinstance(result, Failure) else b'"\x00')
@@ -258,11 +244,11 @@ def _encode_item(name: str, value: Value) -> tuple[bytes, Buffer]:
 @lru_cache(maxsize=4096)
 def _item_head(name: str, dtype: int, dims: tuple[int, ...], tag: int, size: int) -> bytes:
     """A map entry up to its content of `size` bytes; the same for each reply of the same shape."""
-    packed = b"".join([_varint(dim) for dim in dims])
+    packed = b"".join([varint(dim) for dim in dims])
     shape = _counted(0x0A, _counted(0x0A, packed)) if packed else b""
-    tensor = shape + bytes((0x10, dtype, tag)) + _varint(size)
-    entry = _counted(0x0A, name.encode()) + b"\x12" + _varint(len(tensor) + size) + tensor
-    return b"\x0a" + _varint(len(entry) + size) + entry
+    tensor = shape + bytes((0x10, dtype, tag)) + varint(size)
+    entry = _counted(0x0A, name.encode()) + b"\x12" + varint(len(tensor) + size) + tensor
+    return b"\x0a" + varint(len(entry) + size) + entry
 
 
 def encode_failure(spec: RequestSpec | None, reason: str, message: str) -> list[Buffer]:
@@ -294,20 +280,8 @@ def _encode_spec(spec: RequestSpec) -> bytes:
 
 def _error_field(code: int, message: str) -> bytes:
     text = printable(message or serving_texts.PREDICT_FAILED).encode()
-    return _counted(0x22, b"\x08" + _varint(code) + _counted(0x12, text))
+    return _counted(0x22, b"\x08" + varint(code) + _counted(0x12, text))
 
 
 def _counted(tag: int, content: bytes) -> bytes:
-    return bytes((tag,)) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    assert value >= 0, value
-    if value < 0x80:
-        return bytes((value,))
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return bytes((tag,)) + varint(len(content)) + content

@@ -37,6 +37,7 @@ from protocol.oip_tensor import (
 )
 from protocol.tensor import VIEW_BYTES_MIN
 from protocol.values import EchoedInstances, MethodSignature, RequestSpec, Result
+from protocol.varint import read_varint, varint
 
 # Tags of ModelInferRequest: field number * 8 + wire type 2.
 _MODEL_NAME, _MODEL_VERSION, _ID, _PARAMETERS, _INPUTS, _RAW = 0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x3A
@@ -114,7 +115,12 @@ def _leading_dimension(tensor: Buffer) -> int:
     """The first dimension of an input's shape; 0 if there is none that counts instances."""
     for tag, _, start, end in _fields(tensor):
         if (tag == _SHAPE_PACKED and end > start) or tag == _SHAPE_PLAIN:
-            length = _read_varint(tensor, start)[0]
+            try:
+                length = read_varint(tensor[:end], start)[0]
+            except IndexError:
+                raise _malformed("a shape ends inside of a number") from None
+            except ValueError as error:
+                raise _malformed(str(error)) from None
             return length if length < 1 << 31 else 0
     return 0
 
@@ -128,17 +134,17 @@ def _fields(body: Buffer) -> list[tuple[int, int, int, int]]:
             begin, tag = at, body[at]
             at += 1
             if tag >= 0x80:
-                tag, at = _read_varint(body, begin)
+                tag, at = read_varint(body, begin)
             start = at
             kind = tag & 7
             if kind == 2:
                 size = body[at]
                 start += 1
                 if size >= 0x80:
-                    size, start = _read_varint(body, at)
+                    size, start = read_varint(body, at)
                 at = start + size
             elif kind == 0:
-                at = _read_varint(body, at)[1]
+                at = read_varint(body, at)[1]
             elif kind in (1, 5):
                 at += 8 if kind == 1 else 4
             else:
@@ -146,30 +152,11 @@ def _fields(body: Buffer) -> list[tuple[int, int, int, int]]:
             fields.append((tag, begin, start, at))
     except IndexError:
         raise _malformed("it ends inside of a field") from None
+    except ValueError as error:
+        raise _malformed(str(error)) from None
     if at > end:
         raise _malformed("it ends inside of a field")
     return fields
-
-
-def _read_varint(body: Buffer, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 70:
-        byte = body[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise _malformed("a number is longer than 10 B")
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _malformed(rule: str) -> RequestError:
@@ -324,10 +311,10 @@ def encode_reply(
     ]
     if echo.id:
         request_id = echo.id.encode()
-        parts += (_ID_FIELD + _varint(len(request_id)), request_id)
+        parts += (_ID_FIELD + varint(len(request_id)), request_id)
     for output in outputs:
         content = encode_raw(output)
-        parts += (_RAW_OUTPUT + _varint(memoryview(content).nbytes), content)
+        parts += (_RAW_OUTPUT + varint(memoryview(content).nbytes), content)
     return [b"".join(parts)]
 
 
@@ -362,7 +349,7 @@ def _parameter(value: bool | int | float | str) -> Any:
 
 def stream_response(response: bytes) -> bytes:
     """A ModelStreamInferResponse around a ModelInferResponse, which is its one field."""
-    return _INFER_RESPONSE + _varint(len(response)) + response
+    return _INFER_RESPONSE + varint(len(response)) + response
 
 
 def encode_failure(spec: RequestSpec | None, reason: str, message: str) -> list[Buffer]:

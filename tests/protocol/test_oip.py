@@ -75,6 +75,8 @@ def test_the_scan_of_a_request_without_inputs_knows_no_count() -> None:
     [
         (b"\x0a\x05add", "it ends inside of a field"),
         (b"\x0a", "it ends inside of a field"),
+        (b"\x2a\x03\x1a\x01\x80", "a shape ends inside of a number"),
+        (b"\x2a\x0d\x1a\x0b" + b"\x80" * 10 + b"\1", "a number is longer than 10 B"),
         (b"\x0b", "field 1 has wire type 3"),
         (b"\xff" * 11, "a number is longer than 10 B"),
         (b"\x0a\x01\xff", "a text is not UTF-8"),
