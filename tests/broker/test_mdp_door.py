@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -18,7 +15,7 @@ from broker.stats import totals
 from protocol import head as heads
 from protocol import limits, mdp, native
 from tests.broker.helpers import broker_with_worker, dispatched, ready
-from tests.broker.test_switch import Peers
+from tests.broker.peers import Peers
 
 ADDRESS = (b"\0rid1", b"")
 
@@ -145,17 +142,6 @@ def test_no_frames_break_the_door_and_every_request_has_one_reply() -> None:
 
 
 # ---------------------------------------------------------------- real sockets
-
-
-@pytest.fixture
-def peers() -> Iterator[Peers]:
-    directory = tempfile.mkdtemp(dir="/tmp", prefix="mb")
-    world = Peers(directory)
-    yield world
-    world.core.check_invariants()
-    world.context.destroy(linger=0)
-    world.switch.close()
-    shutil.rmtree(directory)
 
 
 #: Socket type, options, what is sent, what must come back before the body.

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zmq
@@ -20,58 +16,7 @@ from protocol import control
 from protocol import head as heads
 from protocol.native import decode_failure
 from tests.broker.helpers import ready, reply, request
-
-DEADLINE_S = 10.0
-
-
-class Peers:
-    """A switch and the sockets of its peers, all on one thread."""
-
-    def __init__(self, directory: str) -> None:
-        self.producers = f"ipc://{directory}/p"
-        self.workers = f"ipc://{directory}/w"
-        self.core = Core(Settings())
-        self.switch = Switch(self.core, [self.producers, "tcp://127.0.0.1:0"], self.workers)
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-
-    def socket(self, kind: int, address: str) -> zmq.Socket[bytes]:
-        peer = self.context.socket(kind)
-        peer.linger = 0
-        peer.connect(address)
-        return peer
-
-    def receive(self, peer: zmq.Socket[bytes]) -> list[bytes]:
-        """Turn the switch until the peer has a message."""
-        until_s = time.monotonic() + DEADLINE_S
-        while time.monotonic() < until_s:
-            self.switch.turn()
-            if peer.poll(1):
-                return peer.recv_multipart()
-        raise AssertionError("no message came")
-
-    def turn_until(self, condition: Any) -> None:
-        until_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < until_s, "the condition never held"
-            self.switch.turn()
-
-    def worker(self, name: str = "slot1", credit: int = 4) -> zmq.Socket[bytes]:
-        worker = self.socket(zmq.DEALER, self.workers)
-        worker.send_multipart(ready(name, credit=credit))
-        (head, _) = self.receive(worker)
-        assert head[3] == heads.WELCOME
-        return worker
-
-
-@pytest.fixture
-def peers() -> Iterator[Peers]:
-    directory = tempfile.mkdtemp(dir="/tmp", prefix="mb")
-    world = Peers(directory)
-    yield world
-    world.core.check_invariants()
-    world.context.destroy(linger=0)
-    world.switch.close()
-    shutil.rmtree(directory)
+from tests.broker.peers import Peers
 
 
 def test_dealer_and_req_clients_get_their_own_envelopes_back(peers: Peers) -> None:
