@@ -21,6 +21,8 @@ CLIENTS_STAMP := $(CLIENTS)/.installed
 # The last release whose wheel has the program perf_analyzer.
 PERF_ANALYZER := tritonclient==2.41.1
 MINUTES ?= 5
+# Tests mostly wait for processes, so more of them than cores run at a time.
+TEST_PROCESSES ?= 3
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +53,8 @@ clients: setup $(CLIENTS_STAMP) ## make the environment of tests/clients: triton
 
 test: setup ## run all tests
 	@$(CHECK_TOOLS)
-	@$(MAKE) clients || echo "make test: tests/clients is skipped" >&2
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(MAKE) clients
+	@exec $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 test-fast: setup ## run the tests that start no process and need no MindSpore, in seconds
 	@exec $(BIN)/python -m pytest -m "not process and not mindspore and not long" $(ARGS)
@@ -65,6 +67,7 @@ soak: setup ## let everything go wrong at random for MINUTES=5; ARGS="--seed N -
 
 faults: setup ## run every test of a fault at full length, and write docs/reliability.md
 	@$(CHECK_TOOLS)
+	@$(MAKE) clients
 	@$(BIN)/python -m pytest tests -m shows --full --figures=docs/reliability/figures.json $(ARGS)
 	@$(BIN)/python -m docs.generate_reliability
 
@@ -109,18 +112,27 @@ $(CLIENTS_STAMP): tests/clients/requirements.lock
 	@$(BIN)/python -m venv --clear $(CLIENTS)
 	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--require-hashes -r tests/clients/requirements.lock
-	@$(CLIENTS)/bin/python -m pip download --quiet --disable-pip-version-check \
-		--no-deps --dest $(CLIENTS)/wheels $(PERF_ANALYZER) && \
-	$(CLIENTS)/bin/python -m zipfile -e $(CLIENTS)/wheels/*.whl $(CLIENTS)/wheels/files && \
-	install -m 755 $(CLIENTS)/wheels/files/*.data/data/bin/perf_analyzer $(CLIENTS)/bin/ || \
-		echo "make clients: no perf_analyzer for this machine, its tests are skipped" >&2
-	@$(CHECK_BASE64)
+	@if test "$$(uname -m)" = x86_64; then $(INSTALL_PERF_ANALYZER); else \
+		echo "make clients: perf_analyzer is for x86-64, its tests are skipped" >&2; fi
 	@touch $@
+
+# It is linked with Debian's libb64.
+define INSTALL_PERF_ANALYZER
+$(CLIENTS)/bin/python -m pip download --quiet --disable-pip-version-check \
+	--no-deps --dest $(CLIENTS)/wheels $(PERF_ANALYZER); \
+$(CLIENTS)/bin/python -m zipfile -e $(CLIENTS)/wheels/*.whl $(CLIENTS)/wheels/files; \
+install -m 755 $(CLIENTS)/wheels/files/*.data/data/bin/perf_analyzer $(CLIENTS)/bin/; \
+ldconfig -p | grep -q 'libb64\.so\.0d' || { \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq libb64-0d >/dev/null; } || { \
+	echo "make clients: no libb64.so.0d here; run: sudo apt-get install libb64-0d" >&2; exit 1; }
+endef
 
 # What the tests use as clients and for certificates, each with the file or command that shows it is
 # there; on Debian and its kin root gets the packages installed.
 define CHECK_TOOLS
-for tool in curl:curl openssl:openssl gcc:gcc npm:npm libzmq3-dev:/usr/include/zmq.h; do \
+for tool in curl:curl openssl:openssl faketime:faketime gcc:gcc npm:npm \
+		libzmq3-dev:/usr/include/zmq.h; do \
 	package=$${tool%%:*}; sign=$${tool#*:}; \
 	{ command -v "$$sign" >/dev/null || test -e "$$sign"; } && continue; \
 	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { \
@@ -128,15 +140,6 @@ for tool in curl:curl openssl:openssl gcc:gcc npm:npm libzmq3-dev:/usr/include/z
 	apt-get update -qq && apt-get install -y -qq "$$package" >/dev/null || { \
 		echo "make test: apt-get install $$package failed" >&2; exit 1; }; \
 done
-endef
-
-# perf_analyzer is linked with Debian's libb64; without it, it goes.
-define CHECK_BASE64
-ldconfig -p | grep -q 'libb64\.so\.0d' || { \
-	test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
-		apt-get update -qq && apt-get install -y -qq libb64-0d >/dev/null; } || { \
-	rm -f $(CLIENTS)/bin/perf_analyzer; \
-	echo "make clients: no libb64-0d, the tests of perf_analyzer are skipped" >&2; }
 endef
 
 # One line that says what is wrong, and on Debian and its kin, run by root, the cure itself:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ import pytest
 from tests.mindspore_process import MindSporeProcess
 
 pytest_plugins = ["tests.figures"]
+
+# Who starts the tests in the background of a script has SIGINT ignored, and so would every process
+# that is to be ended by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def prepare(directory: Path) -> list[str]:
