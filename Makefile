@@ -68,7 +68,8 @@ soak: setup ## let everything go wrong at random for MINUTES=5; ARGS="--seed N -
 faults: setup ## run every test of a fault at full length, and write docs/reliability.md
 	@$(CHECK_TOOLS)
 	@$(MAKE) clients
-	@$(BIN)/python -m pytest tests -m shows --full --figures=docs/reliability/figures.json $(ARGS)
+	@$(BIN)/python -m pytest tests -m shows --full --timeout 3600 \
+		--figures=docs/reliability/figures.json $(ARGS)
 	@$(BIN)/python -m docs.generate_reliability
 
 check: lint types test ## everything that decides whether a change is good
