@@ -45,8 +45,8 @@ class Dealer:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         self.socket = context.socket(zmq.DEALER)
         self.socket.linger = 0
-        # Nothing is queued towards a broker that is not there: the session keeps it and fails it.
-        self.socket.set(zmq.IMMEDIATE, 1)
+        # Not IMMEDIATE: libzmq then drops what was received and not yet read when a broker closes,
+        # which would be the last replies of one that was told to go.
         self.socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
         self.socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
         self.socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
@@ -58,6 +58,7 @@ class Dealer:
         self.socket.set(zmq.HEARTBEAT_TIMEOUT, interval_ms * limits.HEARTBEAT_LIVENESS)
         self.monitor = self.socket.get_monitor_socket(MONITORED)
         self.monitor.linger = 0
+        self._address = address
         try:
             self.socket.connect(address)
         except zmq.ZMQError as error:
@@ -66,13 +67,36 @@ class Dealer:
 
     def receive_into(self, session: ClientSession) -> bool:
         """Hand over what has come. Returns whether there may be more: then call again soon."""
+        if self._receive(session, RECEIVE_PER_WAKEUP_MAX):
+            return True
+        while _events(self.monitor) & zmq.POLLIN:
+            event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                session.connected(time.monotonic_ns())
+            elif event == zmq.EVENT_DISCONNECTED:
+                # Replies that came before the connection broke count, also those that came since
+                # the socket was found empty.
+                while self._receive(session, RECEIVE_PER_WAKEUP_MAX):
+                    pass
+                session.broker_lost()
+                self._connect_again()
+        return False
+
+    def _connect_again(self) -> None:
+        # libzmq does so by itself, but would send what is queued to the next broker: requests that
+        # have failed by now.
+        self.socket.disconnect(self._address)
+        self.socket.connect(self._address)
+
+    def _receive(self, session: ClientSession, count: int) -> bool:
+        """Hand over so many messages at most. Returns whether the socket may have more."""
         recv, get = self.socket.recv, self.socket.getsockopt
         now_ns = time.monotonic_ns()
-        for _ in range(RECEIVE_PER_WAKEUP_MAX):
+        for _ in range(count):
             try:
                 head = recv(zmq.NOBLOCK)
             except zmq.Again:
-                return self._watch(session)
+                return False
             parts: list[Any] = [head]
             if get(zmq.RCVMORE):
                 if len(head) >= heads.FIXED_BYTES and _is_large(head):
@@ -82,16 +106,6 @@ class Dealer:
                     parts.extend(self.socket.recv_multipart(zmq.NOBLOCK))
             session.receive(parts, now_ns)
         return True
-
-    def _watch(self, session: ClientSession) -> bool:
-        # Only after the socket is empty: replies that came before the connection broke count.
-        while _events(self.monitor) & zmq.POLLIN:
-            event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"]
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                session.connected(time.monotonic_ns())
-            elif event == zmq.EVENT_DISCONNECTED:
-                session.broker_lost()
-        return False
 
     def send_from(self, session: ClientSession) -> bool:
         """Send what is ready. Returns whether everything went out; if not, the pipe is full."""

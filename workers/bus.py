@@ -206,8 +206,8 @@ class Bus:
         self.deliveries.put(self._epoch)
         socket = context.socket(zmq.DEALER)
         socket.set(zmq.LINGER, 0)
-        # Nothing is queued towards a broker that is not there, so READY is the first message.
-        socket.set(zmq.IMMEDIATE, 1)
+        # Not IMMEDIATE: libzmq then drops what was received and not yet read when a broker closes,
+        # which would be its goodbye. READY is the first message, for every offer has a new socket.
         socket.set(zmq.SNDHWM, 2 * limits.CREDIT_MAX)
         socket.set(zmq.RCVHWM, 2 * limits.CREDIT_MAX)
         socket.set(zmq.MAXMSGSIZE, limits.BODY_BYTES_MAX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from tests.broker.test_broker_process import Broker
 from tests.figures import Figures
 from tests.processes.fault_proxy import BACK, FORTH, FaultProxy, Weather
 from tests.processes.load import Ask, load
-from tests.processes.waiting import DEADLINE_S, wait_until
+from tests.processes.waiting import DEADLINE_S, wait_reader, wait_until
 from tests.workers.fake_broker import Place, WorkerProcess
 
 pytestmark = pytest.mark.process
@@ -165,9 +166,10 @@ def test_the_reply_of_a_worker_that_was_given_up_is_counted_and_not_delivered(
     net = make_net(*HEARTBEATS, has_near=False)
     gate = Path(net.place.gate())
     future = net.client.submit("add", "gated", {"path": str(gate)})
-    wait_until(lambda: [each["in_flight"] for each in net.client.stats()["workers"]] == [1])
+    held = wait_reader(gate)
     net.proxy.cut()
-    gate.write_text("far")  # its reply is on its way, and held back
+    os.write(held, b"far")  # its reply is on its way, and held back
+    os.close(held)
     wait_until(lambda: net.registered() == set())
     net.add_near()
     wait_until(lambda: [each["in_flight"] for each in net.client.stats()["workers"]] == [1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -27,6 +28,20 @@ def wait_until(probe: Callable[[], T], deadline_s: float = DEADLINE_S) -> T:
             raise TimeoutError(f"{answer!r} after {deadline_s} s")
         never.wait(_PAUSE_S)
     return answer
+
+
+def wait_reader(fifo: Path) -> int:
+    """Wait until somebody reads from a named pipe; a descriptor to write into it with."""
+
+    def opened() -> int | None:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return None
+
+    return wait_until(opened)
 
 
 def wait_gone(pid: int, deadline_s: float = DEADLINE_S) -> None:
