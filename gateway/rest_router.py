@@ -7,19 +7,28 @@ from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest
 #: Where the Open Inference Protocol begins.
 OIP_ROOT = b"/v2"
 
+#: Where the description of all routes is, with GET. No servable can have this address.
+OPENAPI_TARGET = b"/openapi.json"
+
 
 class RestRouter:
-    """Passes `/v2` and all below it to one handler, everything else to the other one."""
+    """Passes `/v2` and all below it to one handler, everything else to the other one.
 
-    def __init__(self, restful: HttpHandler, oip: HttpHandler) -> None:
+    openapi: the description of all routes.
+    """
+
+    def __init__(self, restful: HttpHandler, oip: HttpHandler, openapi: bytes) -> None:
         assert restful.body_bytes_max == oip.body_bytes_max
         self.body_bytes_max = restful.body_bytes_max
         self._restful = restful
         self._oip = oip
+        self._openapi = openapi
 
     async def handle(self, request: HttpRequest) -> HttpAnswer:
         """Answer one request."""
         path = request.target.partition(b"?")[0]
         if path == OIP_ROOT or path.startswith(OIP_ROOT + b"/"):
             return await self._oip.handle(request)
+        if path == OPENAPI_TARGET and request.verb == "GET":
+            return HttpAnswer(200, self._openapi)
         return await self._restful.handle(request)

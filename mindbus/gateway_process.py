@@ -63,6 +63,7 @@ from gateway.off_loop import off_loop
 from gateway.oip_handler import OipHandler
 from gateway.oip_rest_handler import OipRestHandler
 from gateway.oip_server import OipServer
+from gateway.openapi import openapi_document
 from gateway.readiness import BrokerReadiness
 from gateway.reflection import ReflectionService
 from gateway.remote_bus import RemoteBus
@@ -171,6 +172,7 @@ class Gateway:
         handler = RestRouter(
             RestfulHandler(self._bus, body_bytes_max),
             OipRestHandler(self._bus, self._oip, body_bytes_max),
+            openapi_document(version()),
         )
         door = await RestDoor.open(
             handler,

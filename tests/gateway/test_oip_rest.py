@@ -405,7 +405,7 @@ def test_curl_reaches_both_interfaces_at_one_door(tmp_path: Path) -> None:
     async def run() -> None:
         bus = WorkerBus()
         router = RestRouter(
-            RestfulHandler(bus, limits.MIB), OipRestHandler(bus, server(bus), limits.MIB)
+            RestfulHandler(bus, limits.MIB), OipRestHandler(bus, server(bus), limits.MIB), b"{}"
         )
         door = await RestDoor.open(router, "127.0.0.1:0", 1)
 
