@@ -123,7 +123,7 @@ $(CLIENTS)/bin/python -m pip download --quiet --disable-pip-version-check \
 	--no-deps --dest $(CLIENTS)/wheels $(PERF_ANALYZER); \
 $(CLIENTS)/bin/python -m zipfile -e $(CLIENTS)/wheels/*.whl $(CLIENTS)/wheels/files; \
 install -m 755 $(CLIENTS)/wheels/files/*.data/data/bin/perf_analyzer $(CLIENTS)/bin/; \
-ldconfig -p | grep -q 'libb64\.so\.0d' || { \
+PATH="$$PATH:/sbin" ldconfig -p | grep -q 'libb64\.so\.0d' || { \
 	test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 		apt-get update -qq && apt-get install -y -qq libb64-0d >/dev/null; } || { \
 	echo "make clients: no libb64.so.0d here; run: sudo apt-get install libb64-0d" >&2; exit 1; }

@@ -69,7 +69,14 @@ class OipHandler:
     async def _infer(self, scan: oip.Scan, body: bytes, budget_ms: int | None) -> bytes:
         budget = budget_of(scan.parameters, budget_ms)
         spec, budget = await self._directory.spec(scan.model, scan.version, budget)
-        head = pack_request(spec, heads.DIALECT_OIP, scan.instance_count, budget, len(body))
+        head = pack_request(
+            spec,
+            heads.DIALECT_OIP,
+            scan.instance_count,
+            budget,
+            len(body),
+            priority_flag=scan.parameters.priority_flag,
+        )
         reply, frames = await self._bus.request(head, [body])
         failure = failure_of_reply(reply, frames)
         if failure is not None:

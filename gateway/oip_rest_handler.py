@@ -92,11 +92,18 @@ class OipRestHandler:
         if not body:
             raise RequestError("malformed", "the body is empty, an inference request has one")
         json_bytes = _json_bytes(request, len(body))
-        budget = budget_of(oip_json.scan_parameters(body, json_bytes), budget_ms)
+        parameters = oip_json.scan_parameters(body, json_bytes)
+        budget = budget_of(parameters, budget_ms)
         spec, budget = await self._server.directory.spec(target.model, target.version, budget)
         frames = oip_json.pack_request(target.model, json_bytes, body)
         head = pack_request(
-            spec, heads.DIALECT_OIP_JSON, INSTANCE_COUNT_UNKNOWN, budget, len(body), len(frames)
+            spec,
+            heads.DIALECT_OIP_JSON,
+            INSTANCE_COUNT_UNKNOWN,
+            budget,
+            len(body),
+            len(frames),
+            parameters.priority_flag,
         )
         reply, parts = await self._bus.request(head, frames)
         failure = failure_of_reply(reply, parts)

@@ -71,6 +71,7 @@ def pack_request(
     budget_ms: int,
     body_bytes: int,
     body_frames: int = 1,
+    priority_flag: int = 0,
 ) -> bytes:
     """The head of a request, its id still to be set by the bus.
 
@@ -90,7 +91,7 @@ def pack_request(
     method = spec.method.encode()
     if len(method) > limits.METHOD_BYTES_MAX:
         raise RequestError("unknown_method", serving_texts.method_not_available(spec))
-    flags = heads.FLAG_COALESCE
+    flags = heads.FLAG_COALESCE | priority_flag
     if body_bytes >= limits.TENSOR_INLINE_BYTES_MAX:
         flags |= heads.FLAG_BODY_LARGE
     if context is not None and context.is_sampled:

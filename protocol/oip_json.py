@@ -72,7 +72,7 @@ def scan_parameters(body: bytes, json_bytes: int | None) -> RequestParameters:
     What is wrong with the JSON is left to the worker.
     """
     text = body if json_bytes is None else body[:json_bytes]
-    if b'"timeout"' not in text:
+    if b'"timeout"' not in text and b'"priority"' not in text:
         return RequestParameters()
     try:
         document = orjson.loads(text)

@@ -4,7 +4,8 @@
               binary_data_output      REST: every output is binary unless it says otherwise
               content_type            what BYTES inputs become: "bytes", "str" (text), or
                                       "base64" (bytes that are written so)
-              priority                taken and not heeded: the bus is first come, first served
+              priority                1 = before others that wait, 2 or 0 = as most, 3 and more =
+                                      behind them
               triton_enable_empty_final_response
                                       answered with `triton_final_response`: each request has
                                       one response, which is the final one
@@ -20,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from protocol import head as heads
 from protocol import limits
 from protocol.errors import RequestError
 from protocol.oip_results import check_outputs
@@ -36,13 +38,14 @@ _SHARED_MEMORY = "shared_memory_region"
 class RequestParameters(NamedTuple):
     """The parameters of a request that mean something.
 
-    timeout_us: 0 = none. content_type: of inputs that do not say one.
+    timeout_us: 0 = none. content_type: of inputs that do not say one. priority_flag: of the head.
     """
 
     timeout_us: int = 0
     is_binary: bool = False
     content_type: str = CONTENT_BYTES
     wants_final: bool = False
+    priority_flag: int = 0
 
     @property
     def timeout_ms(self) -> int:
@@ -67,6 +70,7 @@ class RequestParameters(NamedTuple):
             parameters.get("binary_data_output") is True,
             _content_type(parameters, CONTENT_BYTES),
             parameters.get("triton_enable_empty_final_response") is True,
+            _priority_flag(parameters.get("priority", 0)),
         )
 
     def content_type_of(self, name: str, parameters: Parameters) -> str:
@@ -137,12 +141,21 @@ def echo_of(
 
 
 def _timeout_us(value: object) -> int:
+    return _whole_number("timeout", value, "a number of microseconds")
+
+
+def _priority_flag(value: object) -> int:
+    """Triton counts levels from 1, the most urgent one, and has 0 stand for the model's default."""
+    level = _whole_number("priority", value, "a level: 1 (high), 2 or 0 (normal), 3 or more (low)")
+    return heads.PRIORITIES[("normal", "high", "normal", "low")[min(level, 3)]]
+
+
+def _whole_number(name: str, value: object, meaning: str) -> int:
+    """A number that clients send as a number or, where it is large, as a text."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
     if type(value) is not int or value < 0:
-        raise RequestError(
-            "invalid_inputs", f"parameter timeout {value!r:.40} is not a number of microseconds"
-        )
+        raise RequestError("invalid_inputs", f"parameter {name} {value!r:.40} is not {meaning}")
     return value
 
 

@@ -130,6 +130,19 @@ def test_deadline_and_timeout_become_the_budget() -> None:
     on_door(scene)
 
 
+def test_the_priority_becomes_that_of_the_bus() -> None:
+    async def scene(client: Client) -> None:
+        request = add_request((1, 2))
+        await client.infer(request)
+        for level in (1, 2, 3):
+            request.parameters["priority"].uint64_param = level
+            await client.infer(request)
+        flags = [head.flags & heads.FLAGS_PRIORITY for head in client.bus.asked]
+        assert flags == [0, heads.FLAG_HIGH, 0, heads.FLAG_LOW]
+
+    on_door(scene)
+
+
 def test_a_request_waits_for_the_first_worker_of_a_servable_that_is_known() -> None:
     async def scene(client: Client) -> None:
         client.bus.stats = {**stats("no worker"), "workers": []}

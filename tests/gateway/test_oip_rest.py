@@ -190,6 +190,20 @@ def test_deadlines_come_from_the_header_or_the_parameters() -> None:
     play(scene)
 
 
+def test_the_priority_is_a_level_as_triton_counts_them() -> None:
+    async def scene(asker: Asker) -> None:
+        for level in (0, 1, 2, 3, 7, "1"):
+            await asker.post(document=ADD | {"parameters": {"priority": level}})
+        flags = [head.flags & heads.FLAGS_PRIORITY for head in asker.bus.asked]
+        high, low = heads.FLAG_HIGH, heads.FLAG_LOW
+        assert flags == [0, high, 0, low, low, high]
+        code, text = error(await asker.post(document=ADD | {"parameters": {"priority": "urgent"}}))
+        assert code == 400
+        assert text.startswith("parameter priority 'urgent' is not a level: 1 (high), 2 or 0 (")
+
+    play(scene)
+
+
 @pytest.mark.parametrize(
     ("document", "code", "text"),
     [
