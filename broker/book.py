@@ -35,6 +35,8 @@ BOUNDS_NS = (
     30_000_000_000, 60_000_000_000,
 )  # fmt: skip
 
+NS_PER_MS = 1_000_000
+
 CALL_PREFIX = heads.CALL_PREFIX.encode()
 
 #: A code has one byte in the head.
@@ -49,7 +51,7 @@ def _empty() -> list[int]:
 class MethodBook:
     """The ended requests of one method of one service."""
 
-    __slots__ = ("codes", "instances", "undispatched", "waits")
+    __slots__ = ("codes", "instances", "last_ns", "undispatched", "waits")
 
     def __init__(self) -> None:
         #: by gRPC number: times from the arrival to the end
@@ -60,14 +62,19 @@ class MethodBook:
         self.undispatched = 0
         #: of requests that succeeded
         self.instances = 0
+        #: when one succeeded last
+        self.last_ns = 0
 
     @property
     def ended(self) -> int:
         """How many requests were entered."""
         return sum(sum(cell[:-1]) for cell in self.codes if cell)
 
-    def counts(self) -> dict[str, int]:
-        """Totals; times in ns, from the arrival to the end. fail: whoever said so."""
+    def counts(self, now_ns: int) -> dict[str, int]:
+        """Totals; times in ns, from the arrival to the end.
+
+        fail: whoever said so. quiet_ms: since one succeeded last, if one did.
+        """
         succeeded = self.codes[status.OK] or _empty()
         failed = [
             cell
@@ -81,6 +88,7 @@ class MethodBook:
             "instances": self.instances,
             "fail": sum(sum(cell[:-1]) for cell in failed),
             "fail_ns": sum(cell[-1] for cell in failed),
+            "quiet_ms": (now_ns - self.last_ns) // NS_PER_MS if self.last_ns else 0,
         }
 
     def queue_waits(self) -> list[int]:
@@ -110,10 +118,19 @@ class Page:
         for method in methods:
             self.methods.setdefault(method, MethodBook())
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """The counts of each method that clients may ask for."""
+    def counts(self, now_ns: int) -> dict[str, dict[str, int]]:
+        """The counts of each method that clients may ask for.
+
+        executions: as its workers said in their last heartbeats.
+        """
+        executions = {
+            dict(told.labels).get("method"): told.counts[0]
+            for told in self.worker_numbers()
+            if told.name == "executions"
+        }
         return {
-            name.decode(errors="backslashreplace"): book.counts()
+            name.decode(errors="backslashreplace"): book.counts(now_ns)
+            | {"executions": executions.get(name.decode(errors="backslashreplace"), 0)}
             for name, book in self.methods.items()
             if not name.startswith(CALL_PREFIX)
         }
@@ -251,6 +268,7 @@ def enter(request: Request, code: int, now_ns: int, instances: int = 0) -> int:
     cell[-1] += took_ns
     if code == status.OK:
         book.instances += instances
+        book.last_ns = now_ns
     waited_ns = request.dispatched_ns - request.since_ns
     if waited_ns:
         book.waits[bisect_left(BOUNDS_NS, waited_ns)] += 1

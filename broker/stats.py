@@ -81,7 +81,7 @@ def describe(core: Core, now_ns: int) -> dict[str, Any]:
                 "second_attempts": _second_attempts(service),
                 "waiting_ms": _waiting_ms(service, now_ns),
                 "workers": len(service.workers),
-                "methods": service.page.counts(),
+                "methods": service.page.counts(now_ns),
                 "not_ready": why_not_ready(service, now_ns, core.settings.ready_ms),
             }
             for service in registration.services.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from gateway.model_directory import ModelDirectory
@@ -33,7 +33,7 @@ class ModelControl(Protocol):
 
 
 class OipServer:
-    """A server as its clients see it. version: MindBus's own.
+    """A server as its clients see it. version: MindBus's own. wall_ms: since the epoch.
 
     control: None where clients may not load models.
     """
@@ -43,12 +43,14 @@ class OipServer:
         directory: ModelDirectory,
         readiness: Readiness,
         version: str,
+        wall_ms: Callable[[], int],
         control: ModelControl | None = None,
     ) -> None:
         self.directory = directory
         self.version = version
         self.control = control
         self._readiness = readiness
+        self._wall_ms = wall_ms
 
     def extensions(self) -> tuple[str, ...]:
         """What works beyond the protocol itself."""
@@ -95,23 +97,27 @@ class OipServer:
     async def model_statistics(self, model: str, version: str) -> dict[str, Any]:
         """What has become of requests, since the broker began. model: "" = of every model.
 
-        How often a model was run is not counted, nor when it was last. Raises RequestError.
+        Raises: RequestError.
         """
         counted = (await self.directory.models()).counted(model, version)
-        return {"model_stats": [_statistics(*each) for each in counted]}
+        now_ms = self._wall_ms()
+        return {"model_stats": [_statistics(*each, now_ms) for each in counted]}
 
     async def models(self) -> Models:
         """Every servable. Raises RequestError."""
         return await self.directory.models()
 
 
-def _statistics(name: str, version: int, counts: Mapping[str, int]) -> dict[str, Any]:
+def _statistics(name: str, version: int, counts: Mapping[str, int], now_ms: int) -> dict[str, Any]:
+    """now_ms: since the epoch, as clients want `last_inference`; 0 = there was none."""
     success = counts["success"]
     queued, total = counts["queue_ns"], counts["success_ns"]
     return {
         "name": name,
         "version": str(version),
+        "last_inference": now_ms - counts["quiet_ms"] if success else 0,
         "inference_count": counts["instances"],
+        "execution_count": counts["executions"],
         "inference_stats": {
             "success": {"count": success, "ns": total},
             "fail": {"count": counts["fail"], "ns": counts["fail_ns"]},

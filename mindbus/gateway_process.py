@@ -42,9 +42,8 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -52,19 +51,15 @@ import uvloop
 from broker.admission import Settings
 from broker.core import Core
 from broker.switch import Switch
-from gateway.bus import Bus
 from gateway.doors import DoorError
 from gateway.grpc_door import GrpcDoor
 from gateway.health import HealthService
 from gateway.journal import Journal
-from gateway.model_directory import ModelDirectory
 from gateway.ms_service_handler import MsServiceHandler
 from gateway.off_loop import off_loop
 from gateway.oip_handler import OipHandler
 from gateway.oip_rest_handler import OipRestHandler
-from gateway.oip_server import OipServer
 from gateway.openapi import openapi_document
-from gateway.readiness import BrokerReadiness
 from gateway.reflection import ReflectionService
 from gateway.remote_bus import RemoteBus
 from gateway.rest_door import RestDoor
@@ -75,7 +70,7 @@ from mindbus.door_tracer import DoorTracer
 from mindbus.embedded_bus import EmbeddedBus
 from mindbus.own_version import version
 from mindbus.scrape import Scraper
-from mindbus.supervisor_link import ServerReadiness, SupervisorControl, SupervisorLink
+from mindbus.supervisor_link import make_oip_server
 from protocol import limits
 from protocol.client_session import ClientSettings
 from telemetry.log import configure, get_logger, write_access
@@ -236,16 +231,6 @@ class Gateway:
         await self._bus.close()
         if self._tracer is not None:
             await off_loop(self._tracer.close)
-
-
-def make_oip_server(bus: Bus, document: Mapping[str, Any]) -> OipServer:
-    """What the doors say of this server in the Open Inference Protocol."""
-    directory = ModelDirectory(bus)
-    if "control_path" not in document:
-        return OipServer(directory, BrokerReadiness(directory), version())
-    link = SupervisorLink(Path(document["control_path"]))
-    control = SupervisorControl(link) if document.get("model_control") else None
-    return OipServer(directory, ServerReadiness(link, directory), version(), control)
 
 
 class CommandChannel:

@@ -10,9 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.bus import Bus
 from gateway.model_directory import FRESH_S, ModelDirectory
+from gateway.oip_server import OipServer
+from gateway.readiness import BrokerReadiness
+from mindbus.own_version import version
 from mindbus.readiness import why_not_ready
 from protocol.errors import RequestError
+from telemetry.wall_clock import wall_ms
 from workers.supervisor.json_lines import LINE_BYTES_MAX, LineError, LineReader, encode_line
 
 #: A supervisor answers within milliseconds; one that does not is stopped or ill.
@@ -123,3 +128,13 @@ class SupervisorControl:
                 failure: str | None = roll["failure"]
                 return failure
             await asyncio.sleep(FOLLOW_S)
+
+
+def make_oip_server(bus: Bus, document: Mapping[str, Any]) -> OipServer:
+    """What the doors say of this server in the Open Inference Protocol."""
+    directory = ModelDirectory(bus)
+    if "control_path" not in document:
+        return OipServer(directory, BrokerReadiness(directory), version(), wall_ms)
+    link = SupervisorLink(Path(document["control_path"]))
+    control = SupervisorControl(link) if document.get("model_control") else None
+    return OipServer(directory, ServerReadiness(link, directory), version(), wall_ms, control)

@@ -68,6 +68,11 @@ WORKER_SERIES: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("method",),
         "Time that requests waited in a worker before their first stage.",
     ),
+    "executions": (
+        "mindbus_executions",
+        ("method",),
+        "Batches of instances that began: runs of the first stage of a method.",
+    ),
     "instances": ("mindbus_instances", ("method", "outcome"), "Instances that were computed."),
     "recompiles": (
         "mindbus_recompiles",

@@ -26,6 +26,7 @@ from protocol.values import (
     Result,
     StringValue,
 )
+from telemetry.wall_clock import wall_ms
 
 FLOATS = InstanceSpec("float32", (2,))
 
@@ -44,6 +45,7 @@ PLAIN = ADD._replace(
 
 COUNTS = {
     "success": 3, "success_ns": 900, "queue_ns": 300, "instances": 12, "fail": 1, "fail_ns": 50,
+    "executions": 5, "quiet_ms": 1_000,
 }  # fmt: skip
 
 
@@ -153,7 +155,7 @@ def _result(method: MethodSignature, instance: Any) -> Result:
 def server(bus: WorkerBus, control: ModelControl | None = None) -> OipServer:
     """An OipServer around the bus; on the running loop."""
     directory = ModelDirectory(bus)
-    return OipServer(directory, BrokerReadiness(directory), "1.2.3", control)
+    return OipServer(directory, BrokerReadiness(directory), "1.2.3", wall_ms, control)
 
 
 class FakeControl:

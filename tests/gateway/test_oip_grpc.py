@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -376,6 +377,8 @@ def test_statistics_of_a_model() -> None:
         said = await client.call("ModelStatistics", asked, messages.ModelStatisticsResponse)
         (one,) = said.model_stats
         assert (one.name, one.version, one.inference_count) == ("add.shout", "1", 12)
+        assert one.execution_count == 5
+        assert 0 <= time.time() * 1_000 - 1_000 - one.last_inference < 60_000
         assert (one.inference_stats.queue.ns, one.inference_stats.fail.count) == (300, 1)
 
     on_door(scene)

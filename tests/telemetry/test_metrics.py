@@ -179,13 +179,13 @@ def whole_server() -> Snapshot:
     series = [
         Histogram(name, tuple((label, "x") for label in labels), (1,), (1, 1), 2)
         for name, (_, labels, _) in metrics.WORKER_SERIES.items()
-        if name not in ("instances", "recompiles")
+        if name not in ("executions", "instances", "recompiles")
     ]
     series += [
         Histogram(
             name, tuple((label, "x") for label in metrics.WORKER_SERIES[name][1]), (), (1,), 0
         )
-        for name in ("instances", "recompiles")
+        for name in ("executions", "instances", "recompiles")
     ]
     core.receive_from_worker(b"w1", control.pack(control.Heartbeat(numbers=tuple(series))), 0)
     return Snapshot(

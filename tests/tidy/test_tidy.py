@@ -34,7 +34,7 @@ WALL_CLOCKS = {
     ("datetime", "utcnow"),
     ("datetime", "today"),
 }
-WALL_CLOCK_READERS = {"telemetry/log.py", "telemetry/tracing.py"}
+WALL_CLOCK_READERS = {"telemetry/log.py", "telemetry/tracing.py", "telemetry/wall_clock.py"}
 FORKING = {("os", "fork"), ("os", "forkpty")}
 
 

@@ -41,8 +41,20 @@ def test_a_run_of_a_model_is_entered_with_its_time_and_its_size() -> None:
 def test_a_python_stage_is_entered_by_method_and_number() -> None:
     tally = Tally()
     tally.complete(work(5, None), 3 * MS)
-    (stage,) = tally.numbers()
+    stage = named(tally)["stage_ns"]
     assert (stage.name, stage.labels) == ("stage_ns", (("method", "m"), ("stage", "2")))
+
+
+def test_an_execution_is_a_batch_of_the_first_stage() -> None:
+    tally = Tally()
+    tally.complete(work(5), 3 * MS)
+    tally.complete(work(2, None), 3 * MS)
+    later = work(3)
+    for row in later.rows:
+        row.position = 1
+    tally.complete(later, 3 * MS)
+    executions = named(tally)["executions"]
+    assert (executions.labels, executions.counts) == ((("method", "m"),), (2,))
 
 
 def test_waits_results_and_compilations_are_entered() -> None:

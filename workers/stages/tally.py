@@ -58,11 +58,13 @@ class Tally:
         self._runs: dict[Subgraph, tuple[_Series, _Series]] = {}
         self._stages: dict[tuple[str, int], _Series] = {}
         self._waits: dict[str, _Series] = {}
+        self._executions: Counter[str] = Counter()
         self._instances: Counter[tuple[str, str]] = Counter()
         self._compiled: Counter[str] = Counter()
 
     def complete(self, work: Work, took_ns: int) -> None:
-        """A work was computed."""
+        """A work was computed. Its rows are still at the step that it was."""
+        self._executions.update({row.plan.method for row in work.rows if not row.position})
         if work.model is None:
             first = work.rows[0]
             key = first.plan.method, first.step.number
@@ -102,6 +104,8 @@ class Tally:
             numbers.append(stage.seal("stage_ns", (("method", method), ("stage", str(number)))))
         for method, waits in self._waits.items():
             numbers.append(waits.seal("worker_wait_ns", (("method", method),)))
+        for method, count in self._executions.items():
+            numbers.append(Histogram("executions", (("method", method),), (), (count,), 0))
         for (method, outcome), count in self._instances.items():
             labels = ("method", method), ("outcome", outcome)
             numbers.append(Histogram("instances", labels, (), (count,), 0))
