@@ -153,7 +153,8 @@ class OipRestHandler:
         if action == MODELS:
             return _answer(OK, {"models": (await server.models()).names()})
         if action == MODEL_READY:
-            (await server.models()).find(model)  # 404 if it is not there
+            servable, _ = (await server.models()).find(model)  # 404 if it is not there
+            servable.version(version)
             return _ready({"name": model}, await server.why_model_not_ready(model, version))
         if action == MODEL_METADATA:
             return _answer(OK, await server.model_metadata(model, version))
@@ -163,7 +164,10 @@ class OipRestHandler:
             return _answer(OK, await server.model_config(model, version))
         document = await self._document(request)
         if action == INDEX:
-            return _answer(OK, await self._repository.index("", document.get("ready") is True))
+            only_ready = document.get("ready", False)
+            if type(only_ready) is not bool:
+                raise RequestError("malformed", f"ready is {only_ready!r:.40}, not true or false")
+            return _answer(OK, await self._repository.index("", only_ready))
         if action == LOAD:
             await self._repository.load(model, document.get("parameters", {}))
         else:

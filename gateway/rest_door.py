@@ -21,6 +21,7 @@ from gateway.exchange import Exchange
 from gateway.http_connection import HttpConnection, Patience
 from gateway.http_messages import Header, HttpAnswer, HttpHandler, HttpRequest
 from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
+from gateway.rest_router import METRICS_TARGET
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
 
@@ -32,9 +33,6 @@ DEFAULT_PATIENCE = Patience()
 _REQUEST_ID = REQUEST_ID_KEY.encode()
 _TRACE = TRACE_KEY.encode()
 _ACCEPT = b"accept"
-
-#: Where Prometheus asks, with GET. No servable can have this address.
-METRICS_TARGET = b"/metrics"
 
 #: Gives content type and text for the header `accept` of who asks.
 Metrics = Callable[[str], Awaitable[tuple[str, bytes]]]

@@ -7,8 +7,12 @@ from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest
 #: Where the Open Inference Protocol begins.
 OIP_ROOT = b"/v2"
 
-#: Where the description of all routes is, with GET. No servable can have this address.
+#: Where Prometheus asks, and where the description of all routes is, with GET. No servable can have
+#: these addresses. The door answers the first one itself.
+METRICS_TARGET = b"/metrics"
 OPENAPI_TARGET = b"/openapi.json"
+
+METHOD_NOT_ALLOWED = 405
 
 
 class RestRouter:
@@ -29,6 +33,8 @@ class RestRouter:
         path = request.target.partition(b"?")[0]
         if path == OIP_ROOT or path.startswith(OIP_ROOT + b"/"):
             return await self._oip.handle(request)
-        if path == OPENAPI_TARGET and request.verb == "GET":
+        if path in (METRICS_TARGET, OPENAPI_TARGET) and request.verb != "GET":
+            return HttpAnswer(METHOD_NOT_ALLOWED, b"{}", ((b"allow", b"GET"),))
+        if path == OPENAPI_TARGET:
             return HttpAnswer(200, self._openapi)
         return await self._restful.handle(request)

@@ -110,3 +110,16 @@ def test_curl_sends_json_and_binary_tensors(server: ServerProcess, tmp_path: Pat
     assert said["outputs"][0]["data"] == [0, 0, 0, 0]
     events = run("curl", "-sSN", f"{url}/infer", "-H", "Accept: text/event-stream", "-d", text)
     assert events.startswith("data: {")
+
+
+def test_schemathesis_finds_every_rest_route_as_openapi_json_says() -> None:
+    with probe_server("--model-control", "explicit") as server:
+        said = run(
+            CLIENTS / "bin" / "st", "--config-file", HERE / "schemathesis.toml",
+            "run", f"http://{server.rest_address}/openapi.json",
+            *("--phases", "examples,coverage,fuzzing", "--max-examples", "15", "--seed", "1"),
+            *("--suppress-health-check", "all", "--generation-database", "none", "--no-color"),
+        )  # fmt: skip
+        assert re.search(r"\d{3,} generated, (\d+) passed", said), said
+        generations = [slot["generation"] for slot in server.status()["slots"]]
+        assert set(generations) == {1}, "a process died of it"

@@ -322,6 +322,8 @@ def test_health_of_server_and_models() -> None:
         assert (await asker.get(b"/v2/health/live")).status == 200
         assert (await asker.get(b"/v2/health/ready")).body == b'{"ready":true}'
         assert (await asker.get(b"/v2/models/add/ready")).body == b'{"name":"add","ready":true}'
+        assert (await asker.get(b"/v2/models/add/versions/2/ready")).status == 200
+        assert (await asker.get(b"/v2/models/add/versions/9/ready")).status == 404
 
     play(scene)
 
@@ -400,6 +402,7 @@ def test_the_repository_over_rest() -> None:
         assert (await asker.post(load, b"")).status == 200
         assert asker.control.loaded == [("add", 3), ("add", 0)]
         assert (await asker.post(load, b"{")).status == 400
+        assert (await asker.post(b"/v2/repository/index", {"ready": 1})).status == 400
         assert (await asker.post(load, [])).status == 400
         assert (await asker.post(load, {"parameters": []})).status == 400
         assert (await asker.post(b"/v2/repository/models/add/unload", b"")).status == 501

@@ -17,8 +17,7 @@ from gateway.http_messages import HttpRequest
 from gateway.oip_rest_handler import OipRestHandler
 from gateway.oip_rest_target import VERBS, parse_oip_target
 from gateway.openapi import openapi_document
-from gateway.rest_door import METRICS_TARGET
-from gateway.rest_router import OPENAPI_TARGET, RestRouter
+from gateway.rest_router import METRICS_TARGET, OPENAPI_TARGET, RestRouter
 from gateway.restful_handler import RestfulHandler
 from protocol import limits, restful
 from protocol.status import REASONS
@@ -137,5 +136,8 @@ def test_the_door_gives_the_document() -> None:
         answer = await router.handle(HttpRequest("GET", OPENAPI_TARGET))
         assert (answer.status, answer.content_type) == (200, b"application/json")
         assert orjson.loads(answer.body)["info"]["version"] == "1.2.3"
+        for target in (METRICS_TARGET, OPENAPI_TARGET):
+            answer = await router.handle(HttpRequest("POST", target, (), b"{}"))
+            assert (answer.status, answer.headers) == (405, ((b"allow", b"GET"),))
 
     asyncio.run(ask())
