@@ -21,7 +21,7 @@ from gateway.addresses import AddressError, TcpAddress, UnixAddress, parse_grpc_
 from gateway.doors import DoorError
 from gateway.exchange import Exchange
 from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
-from gateway.requests import RETRY_AFTER_MS
+from gateway.requests import IDEMPOTENCY_KEY, PRIORITY_KEY, RETRY_AFTER_MS
 from gateway.reuse_port import leave, listeners_at, steer_away
 from gateway.rpcs import NO_RPCS, BothStreams, Rpcs, ServerStream, Unary
 from gateway.tls import TlsSettings, grpc_credentials
@@ -236,6 +236,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         """A stream is one exchange. What a client does not take is not written: grpcio waits with
         each message."""
         exchange = self._begin(request_bytes, context)
+        exchange.key = ""  # it would be that of all requests of a stream
         size = 0
         try:
             async with aclosing(replies):  # type: ignore[type-var]
@@ -268,6 +269,10 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         request_id, traceparent = given.get(REQUEST_ID_KEY), given.get(TRACE_KEY)
         exchange = journal.begin("grpc", request_id, traceparent, request_bytes)
         exchange.peer = context.peer()
+        if PRIORITY_KEY in given:
+            exchange.priority = given[PRIORITY_KEY]
+        if IDEMPOTENCY_KEY in given:
+            exchange.key = given[IDEMPOTENCY_KEY]
         context.set_trailing_metadata(journal.reply_keys(exchange))
         return exchange
 

@@ -31,16 +31,16 @@ class MsServiceHandler:
         spec, instance_count = ms_service.scan_request(body)
         budget_ms = min(budget_ms or 0, limits.BUDGET_MS_MAX)
         try:
-            head = pack_request(
-                spec, heads.DIALECT_MS_SERVICE, instance_count, budget_ms, len(body)
+            head, frames = pack_request(
+                spec, heads.DIALECT_MS_SERVICE, instance_count, budget_ms, [body]
             )
         except RequestError as failure:
             return _failed(spec, failure)
-        reply, frames = await self._bus.request(head, [body])
-        failure_or_none = failure_of_bus(reply, frames)
+        reply, parts = await self._bus.request(head, frames)
+        failure_or_none = failure_of_bus(reply, parts)
         if failure_or_none is not None:
             return _failed(spec, failure_or_none)
-        return joined(frames)
+        return joined(parts)
 
 
 def _failed(spec: RequestSpec, failure: RequestError) -> bytes:

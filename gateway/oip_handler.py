@@ -69,19 +69,19 @@ class OipHandler:
     async def _infer(self, scan: oip.Scan, body: bytes, budget_ms: int | None) -> bytes:
         budget = budget_of(scan.parameters, budget_ms)
         spec, budget = await self._directory.spec(scan.model, scan.version, budget)
-        head = pack_request(
+        head, frames = pack_request(
             spec,
             heads.DIALECT_OIP,
             scan.instance_count,
             budget,
-            len(body),
-            priority_flag=scan.parameters.priority_flag,
+            [body],
+            scan.parameters.priority_flag,
         )
-        reply, frames = await self._bus.request(head, [body])
-        failure = failure_of_reply(reply, frames)
+        reply, parts = await self._bus.request(head, frames)
+        failure = failure_of_reply(reply, parts)
         if failure is not None:
             raise failure
-        return joined(frames)
+        return joined(parts)
 
     async def stream(
         self, requests: AsyncIterator[bytes], budget_ms: int | None = None

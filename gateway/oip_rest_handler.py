@@ -95,14 +95,12 @@ class OipRestHandler:
         parameters = oip_json.scan_parameters(body, json_bytes)
         budget = budget_of(parameters, budget_ms)
         spec, budget = await self._server.directory.spec(target.model, target.version, budget)
-        frames = oip_json.pack_request(target.model, json_bytes, body)
-        head = pack_request(
+        head, frames = pack_request(
             spec,
             heads.DIALECT_OIP_JSON,
             INSTANCE_COUNT_UNKNOWN,
             budget,
-            len(body),
-            len(frames),
+            oip_json.pack_request(target.model, json_bytes, body),
             parameters.priority_flag,
         )
         reply, parts = await self._bus.request(head, frames)

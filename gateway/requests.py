@@ -13,6 +13,10 @@ from protocol.native import Buffer
 from protocol.oip_parameters import RequestParameters
 from protocol.values import RequestSpec
 
+#: Headers, or gRPC metadata, by which a client says more of a request than its body does.
+PRIORITY_KEY = "mindbus-priority"
+IDEMPOTENCY_KEY = "idempotency-key"
+
 #: How long a client that may come again should wait before it does.
 RETRY_AFTER_MS = 1_000
 _NUMBER = struct.Struct("!I")
@@ -69,21 +73,29 @@ def pack_request(
     dialect: int,
     instance_count: int,
     budget_ms: int,
-    body_bytes: int,
-    body_frames: int = 1,
+    frames: list[Buffer],
     priority_flag: int = 0,
-) -> bytes:
-    """The head of a request, its id still to be set by the bus.
+) -> tuple[bytes, list[Buffer]]:
+    """The head of a request, its id still to be set by the bus, and its body frames.
 
-    It carries the trace context of this task's exchange.
+    They carry what this task's exchange knows: trace context, priority, idempotency key.
+    priority_flag: of a request that says so itself.
 
-    Raises: RequestError (unknown_service, unknown_method) if a name is longer than any known one.
+    Raises: RequestError (unknown_service, unknown_method) if a name is longer than any known one,
+    and (invalid_inputs) if there are no such priority and key.
     """
     exchange = current()
     context = None
+    flags = heads.FLAG_COALESCE | priority_flag
+    body_bytes = sum(map(len, frames))
     if exchange is not None:
         exchange.spec = spec
         context = exchange.context
+        if exchange.priority and not priority_flag:
+            flags |= _priority_flag(exchange.priority)
+        if exchange.key:
+            flags |= heads.FLAG_KEYED
+            frames = [*frames, _key(exchange.key)]
     try:
         service = heads.service_key(spec.servable, spec.version)
     except RemoteProtocolError as error:
@@ -91,25 +103,44 @@ def pack_request(
     method = spec.method.encode()
     if len(method) > limits.METHOD_BYTES_MAX:
         raise RequestError("unknown_method", serving_texts.method_not_available(spec))
-    flags = heads.FLAG_COALESCE | priority_flag
     if body_bytes >= limits.TENSOR_INLINE_BYTES_MAX:
         flags |= heads.FLAG_BODY_LARGE
     if context is not None and context.is_sampled:
         flags |= heads.FLAG_SAMPLED
-    return heads.pack(
+    head = heads.pack(
         heads.Head(
             heads.REQUEST,
             flags,
             dialect,
             budget_ms=budget_ms,
             instance_count=instance_count,
-            body_frames=body_frames,
+            body_frames=len(frames),
             service=service,
             method=method,
             trace_id=heads.NO_TRACE if context is None else context.trace_id,
             span_id=heads.NO_SPAN if context is None else context.span_id,
         )
     )
+    return head, frames
+
+
+def _priority_flag(priority: str) -> int:
+    flag = heads.PRIORITIES.get(priority)
+    if flag is None:
+        names = ", ".join(heads.PRIORITIES)
+        raise RequestError(
+            "invalid_inputs", f"{PRIORITY_KEY} {priority!r:.40} is not one of {names}"
+        )
+    return flag
+
+
+def _key(key: str) -> bytes:
+    if not key.isascii() or len(key) > limits.KEY_BYTES_MAX:
+        raise RequestError(
+            "invalid_inputs",
+            f"{IDEMPOTENCY_KEY} {key!r:.80} is not 1 to {limits.KEY_BYTES_MAX} characters of ASCII",
+        )
+    return key.encode()
 
 
 def budget_of(parameters: RequestParameters, budget_ms: int | None) -> int:

@@ -21,6 +21,7 @@ from gateway.exchange import Exchange
 from gateway.http_connection import HttpConnection, Patience
 from gateway.http_messages import Header, HttpAnswer, HttpHandler, HttpRequest
 from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
+from gateway.requests import IDEMPOTENCY_KEY, PRIORITY_KEY
 from gateway.rest_router import METRICS_TARGET
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
@@ -32,6 +33,10 @@ DEFAULT_PATIENCE = Patience()
 
 _REQUEST_ID = REQUEST_ID_KEY.encode()
 _TRACE = TRACE_KEY.encode()
+_PRIORITY = PRIORITY_KEY.encode()
+_IDEMPOTENCY = IDEMPOTENCY_KEY.encode()
+#: Headers that say something of any request.
+_GIVEN = frozenset((_REQUEST_ID, _TRACE, _PRIORITY, _IDEMPOTENCY))
 _ACCEPT = b"accept"
 
 #: Gives content type and text for the header `accept` of who asks.
@@ -186,13 +191,13 @@ class _Application:
         await _send(send, answer._replace(headers=answer.headers + told))
 
     def _begin(self, request: HttpRequest, client: Any) -> Exchange:
-        request_id, traceparent = request.header(_REQUEST_ID), request.header(_TRACE)
-        exchange = self._journal.begin(
-            "rest",
-            None if request_id is None else request_id.decode("latin-1"),
-            None if traceparent is None else traceparent.decode("latin-1"),
-        )
+        given = {name: value.decode("latin-1") for name, value in request.headers if name in _GIVEN}
+        exchange = self._journal.begin("rest", given.get(_REQUEST_ID), given.get(_TRACE))
         exchange.peer = client
+        if _PRIORITY in given:
+            exchange.priority = given[_PRIORITY]
+        if _IDEMPOTENCY in given:
+            exchange.key = given[_IDEMPOTENCY]
         return exchange
 
     async def _answer_metrics(

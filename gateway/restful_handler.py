@@ -91,15 +91,15 @@ class RestfulHandler:
 
     async def _infer(self, spec: RequestSpec, body: bytes, budget_ms: int) -> tuple[int, bytes]:
         try:
-            head = pack_request(
-                spec, heads.DIALECT_RESTFUL, INSTANCE_COUNT_UNKNOWN, budget_ms, len(body)
+            head, frames = pack_request(
+                spec, heads.DIALECT_RESTFUL, INSTANCE_COUNT_UNKNOWN, budget_ms, [body]
             )
         except RequestError as failure:
             return HTTP_OK, await self._refuse_by_bus(spec, body, failure)
-        reply, frames = await self._bus.request(head, [body])
-        failure_or_none = failure_of_bus(reply, frames)
+        reply, parts = await self._bus.request(head, frames)
+        failure_or_none = failure_of_bus(reply, parts)
         if failure_or_none is None:
-            return HTTP_OK, joined(frames)
+            return HTTP_OK, joined(parts)
         if budget_ms and failure_or_none.reason == "deadline_exceeded":
             text = text_for_client(spec, failure_or_none)
             return HTTP_GATEWAY_TIMEOUT, _failed(spec, failure_or_none.reason, text)

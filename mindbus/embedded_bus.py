@@ -73,7 +73,8 @@ class EmbeddedBus:
             return await future
         except asyncio.CancelledError:
             cancel = heads.pack(heads.Head(heads.CANCEL, request_id=request_id))
-            if not self._is_closed:
+            # One with a key goes on: its client is expected to ask for it again.
+            if not self._is_closed and not heads.is_keyed(head):
                 self._core.receive_from_client(self, [cancel], time.monotonic_ns())
                 self._plan_flush()
             raise

@@ -224,6 +224,11 @@ def without_flag(head: bytes, flag: int) -> bytes:
     return head[:at] + bytes((head[at] & ~flag,)) + head[at + 1 :]
 
 
+def is_keyed(head: bytes) -> bool:
+    """Whether a request has an idempotency key."""
+    return bool(head[FLAGS_LOW_BYTE] & FLAG_KEYED)
+
+
 def service_of(head: bytes) -> bytes:
     """The service key `servable/version` of a head that is known to be well-formed."""
     return head[FIXED_BYTES : FIXED_BYTES + head[SERVICE_SIZE_OFFSET]]

@@ -34,18 +34,18 @@ def test_an_id_that_is_missing_or_unusable_is_made(given: str | None) -> None:
 
 def test_the_head_carries_the_trace_of_the_clients_header() -> None:
     Journal().begin("rest", None, TRACE)
-    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, 10))
+    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, [b"x"])[0])
     assert head.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
     assert head.span_id.hex() == "b7ad6b7169203331"
     assert head.flags & heads.FLAG_SAMPLED
     Journal().begin("rest", None, TRACE[:-1] + "0")
-    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, 10))
+    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, [b"x"])[0])
     assert not head.flags & heads.FLAG_SAMPLED
 
 
 def test_without_a_trace_the_head_has_none() -> None:
     Journal().begin("rest", None, "nonsense")
-    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, 10))
+    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, [b"x"])[0])
     assert (head.trace_id, head.span_id) == (heads.NO_TRACE, heads.NO_SPAN)
 
 
@@ -54,7 +54,7 @@ def test_a_line_of_the_access_log_says_who_what_and_how_it_ended() -> None:
     journal = Journal(lines.append)
     exchange = journal.begin("rest", "r1", TRACE, request_bytes=12)
     exchange.peer = ("127.0.0.1", 4711)
-    pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, 10)
+    pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, [b"x"])
     exchange.fail("queue_full")
     journal.end(exchange, 34)
     (line,) = lines

@@ -53,7 +53,7 @@ def test_a_door_makes_a_span_below_the_clients_and_the_head_carries_ours() -> No
     collected = Collected()
     journal = Journal(None, DoorTracer(collected.tracer))
     exchange = journal.begin("rest", "r1", f"00-{TRACE_ID}-{PARENT}-01")
-    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, 10))
+    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, [b"x"])[0])
     failure_of_bus(reply(waited_us=2), [])
     told = dict(journal.reply_keys(exchange))
     journal.end(exchange, 5)
@@ -82,7 +82,7 @@ def test_what_the_caller_does_not_record_is_not_recorded_here() -> None:
     collected = Collected()
     journal = Journal(None, DoorTracer(collected.tracer))
     exchange = journal.begin("rest", None, f"00-{TRACE_ID}-{PARENT}-00")
-    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, 10))
+    head = heads.unpack(pack_request(SPEC, heads.DIALECT_RESTFUL, 1, 0, [b"x"])[0])
     journal.end(exchange, 5)
     assert not collected.spans()
     assert head.trace_id.hex() == TRACE_ID, "who asks for the trace still finds it in the logs"
