@@ -24,6 +24,7 @@ from typing import Any
 from mindbus.bus_errors import BusError
 from mindbus.config import add_run_directory, read_run_directory
 from mindbus.runtime_client import NotRunningError, RuntimeClient
+from protocol.head import PRIORITIES
 
 #: Exit codes: everything succeeded; the server refused or failed; the command line is wrong.
 EXIT_OK = 0
@@ -59,6 +60,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="(default: 30)"
     )
+    parser.add_argument(
+        "--priority",
+        choices=tuple(PRIORITIES),
+        default="normal",
+        help="among those that wait (normal)",
+    )
+    parser.add_argument(
+        "--key", help="an idempotency key: the answer of the first execution comes again under it"
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -80,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
                 instances,
                 arguments.version_number,
                 return_errors=True,
+                priority=arguments.priority,
+                key=arguments.key,
             )
     except BusError as error:
         where = f" ({address})" if error.reason == "broker_lost" else ""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mindbus import infer_command
+from protocol import head as heads
 from protocol import native
 from protocol.values import BytesValue, StringValue
 from tests.gateway.fakes import Asked, FakeBroker, fake_broker
@@ -64,6 +65,15 @@ def test_instances_go_out_and_results_are_printed_as_json(
     printed = capsys.readouterr().out
     assert json.loads(printed) == [{"y": [1.5, None], "n": 7, "t": "réponse", "b": {"b64": "AAE="}}]
     assert "réponse" in printed
+
+
+def test_priority_and_key_go_with_the_request(broker: FakeBroker) -> None:
+    call = start(broker, "--json", '{"x": 1}', "--priority", "low", "--key", "order-17")
+    asked = broker.receive()
+    assert asked.head.flags & heads.FLAGS_PRIORITY == heads.FLAG_LOW
+    assert bytes(asked.frames[-1]) == b"order-17"
+    broker.answer_native(asked, [{"y": np.int64(7)}])
+    assert call.result(WAIT_S) == infer_command.EXIT_OK
 
 
 def test_inputs_come_from_files(
@@ -120,6 +130,7 @@ def test_a_failed_request_is_told_on_stderr(
         (["--input", "x"], "--input must be NAME=FILE, not 'x'"),
         (["--input", "x=/nonexistent"], "No such file or directory: '/nonexistent'"),
         (["--json", "{}", "--timeout", "0"], "timeout must be above 0"),
+        (["--json", "{}", "--key", "k" * 65], "65"),
     ],
 )
 def test_a_wrong_command_line_is_told_on_stderr(
