@@ -38,12 +38,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
         yield running
 
 
-def run(*command: object) -> str:
+def run(*command: object, directory: Path | None = None) -> str:
     done = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
         text=True,
         timeout=CLIENT_S,
+        cwd=directory,
         env={**os.environ, "LD_LIBRARY_PATH": cuda_runtime()},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -112,13 +113,14 @@ def test_curl_sends_json_and_binary_tensors(server: ServerProcess, tmp_path: Pat
     assert events.startswith("data: {")
 
 
-def test_schemathesis_finds_every_rest_route_as_openapi_json_says() -> None:
+def test_schemathesis_finds_every_rest_route_as_openapi_json_says(tmp_path: Path) -> None:
     with probe_server("--model-control", "explicit") as server:
         said = run(
             CLIENTS / "bin" / "st", "--config-file", HERE / "schemathesis.toml",
             "run", f"http://{server.rest_address}/openapi.json",
             *("--phases", "examples,coverage,fuzzing", "--max-examples", "15", "--seed", "1"),
             *("--suppress-health-check", "all", "--generation-database", "none", "--no-color"),
+            directory=tmp_path,
         )  # fmt: skip
         assert re.search(r"\d{3,} generated, (\d+) passed", said), said
         generations = [slot["generation"] for slot in server.status()["slots"]]
