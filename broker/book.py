@@ -119,18 +119,9 @@ class Page:
             self.methods.setdefault(method, MethodBook())
 
     def counts(self, now_ns: int) -> dict[str, dict[str, int]]:
-        """The counts of each method that clients may ask for.
-
-        executions: as its workers said in their last heartbeats.
-        """
-        executions = {
-            dict(told.labels).get("method"): told.counts[0]
-            for told in self.worker_numbers()
-            if told.name == "executions"
-        }
+        """The counts of each method that clients may ask for."""
         return {
             name.decode(errors="backslashreplace"): book.counts(now_ns)
-            | {"executions": executions.get(name.decode(errors="backslashreplace"), 0)}
             for name, book in self.methods.items()
             if not name.startswith(CALL_PREFIX)
         }

@@ -30,10 +30,10 @@ class Exchange:
     peer: object = ""
     #: which method it was for, once that was read
     spec: RequestSpec | None = None
-    #: how urgent its client calls it, one of `heads.PRIORITIES`; "" = it said nothing
-    priority = ""
-    #: its idempotency key, as the client gave it; "" = there is none
-    key = ""
+    #: how urgent its client calls it, by the names of `heads.PRIORITIES`
+    priority: str | None = None
+    #: its idempotency key, as the client gave it
+    key: str | None = None
     #: gRPC number that says how it ended, in every dialect
     code = status.OK
     #: one of `status.REASONS`, if it failed before a worker, or instead of one

@@ -236,7 +236,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         """A stream is one exchange. What a client does not take is not written: grpcio waits with
         each message."""
         exchange = self._begin(request_bytes, context)
-        exchange.key = ""  # it would be that of all requests of a stream
+        exchange.key = None  # it would be that of all requests of a stream
         size = 0
         try:
             async with aclosing(replies):  # type: ignore[type-var]
@@ -269,10 +269,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         request_id, traceparent = given.get(REQUEST_ID_KEY), given.get(TRACE_KEY)
         exchange = journal.begin("grpc", request_id, traceparent, request_bytes)
         exchange.peer = context.peer()
-        if PRIORITY_KEY in given:
-            exchange.priority = given[PRIORITY_KEY]
-        if IDEMPOTENCY_KEY in given:
-            exchange.key = given[IDEMPOTENCY_KEY]
+        exchange.priority, exchange.key = given.get(PRIORITY_KEY), given.get(IDEMPOTENCY_KEY)
         context.set_trailing_metadata(journal.reply_keys(exchange))
         return exchange
 

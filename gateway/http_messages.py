@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
+import orjson
+
 Header = tuple[bytes, bytes]
 
 JSON_TYPE = b"application/json"
+
+METHOD_NOT_ALLOWED = 405
 
 
 class HttpRequest(NamedTuple):
@@ -36,6 +40,12 @@ class HttpAnswer(NamedTuple):
     body: bytes
     headers: tuple[Header, ...] = ()
     content_type: bytes = JSON_TYPE
+
+
+def wrong_verb(verb: str, right: str) -> HttpAnswer:
+    """The answer to a target that exists, but not with this verb."""
+    body = orjson.dumps({"error": f"verb {verb} is not {right}"})
+    return HttpAnswer(METHOD_NOT_ALLOWED, body, ((b"allow", right.encode()),))
 
 
 class HttpHandler(Protocol):

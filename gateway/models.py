@@ -54,7 +54,8 @@ class Method(NamedTuple):
 class Version(NamedTuple):
     """One version of a servable. not_ready: why it is not; None if it is.
 
-    statistics: of its methods by name, as the broker counts them (`broker.book`).
+    statistics: of its methods by name, as the broker counts them (`broker.book`), and `executions`:
+    runs of the first stage, as workers said in their last heartbeats.
     """
 
     number: int
@@ -99,11 +100,19 @@ class Models(NamedTuple):
             # Extra workers offer some of the methods only.
             if "methods" in worker and (not worker["is_extra"] or worker["service"] not in methods):
                 methods[worker["service"]] = _methods(worker)
+        executions: dict[str, dict[str, int]] = {}
+        for key, name, labels, _, counts, _ in stats["book"]["workers"]:
+            if name == "executions":
+                executions.setdefault(key, {})[dict(labels)["method"]] = counts[0]
         versions: dict[str, dict[int, Version]] = {}
         for service in stats["services"]:
             key, number = service["service"], service["version"]
             known = methods.get(key) or _methods_before(before, service["servable"], number)
-            counted = service.get("methods", {})
+            runs = executions.get(key, {})
+            counted = {
+                name: {**counts, "executions": runs.get(name, 0)}
+                for name, counts in service["methods"].items()
+            }
             version = Version(number, known, service["not_ready"], counted)
             versions.setdefault(service["servable"], {})[number] = version
         return cls(

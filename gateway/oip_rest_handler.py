@@ -13,7 +13,7 @@ import orjson
 
 from gateway.bus import Bus
 from gateway.exchange import note_failure
-from gateway.http_messages import HttpAnswer, HttpRequest
+from gateway.http_messages import HttpAnswer, HttpRequest, wrong_verb
 from gateway.off_loop import off_loop
 from gateway.oip_repository import Repository
 from gateway.oip_rest_target import (
@@ -51,7 +51,6 @@ BINARY = b"application/octet-stream"
 
 OK = 200
 NOT_FOUND = 404
-METHOD_NOT_ALLOWED = 405
 UNAVAILABLE = 503
 
 #: How many instances a body has is not known without parsing it; at least one is meant.
@@ -75,8 +74,7 @@ class OipRestHandler:
             return _answer(NOT_FOUND, {"error": f"nothing is at {path}"})
         verb = VERBS[target.action]
         if request.verb != verb:
-            error = {"error": f"verb {request.verb} is not {verb}"}
-            return _answer(METHOD_NOT_ALLOWED, error, ((b"allow", verb.encode()),))
+            return wrong_verb(request.verb, verb)
         try:
             if target.action == INFER:
                 return await self._infer(request, target)

@@ -91,9 +91,9 @@ def pack_request(
     if exchange is not None:
         exchange.spec = spec
         context = exchange.context
-        if exchange.priority and not priority_flag:
+        if exchange.priority is not None and not priority_flag:
             flags |= _priority_flag(exchange.priority)
-        if exchange.key:
+        if exchange.key is not None:
             flags |= heads.FLAG_KEYED
             frames = [*frames, _key(exchange.key)]
     try:
@@ -135,7 +135,7 @@ def _priority_flag(priority: str) -> int:
 
 
 def _key(key: str) -> bytes:
-    if not key.isascii() or len(key) > limits.KEY_BYTES_MAX:
+    if not key.isascii() or not 1 <= len(key) <= limits.KEY_BYTES_MAX:
         raise RequestError(
             "invalid_inputs",
             f"{IDEMPOTENCY_KEY} {key!r:.80} is not 1 to {limits.KEY_BYTES_MAX} characters of ASCII",

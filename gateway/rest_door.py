@@ -191,13 +191,15 @@ class _Application:
         await _send(send, answer._replace(headers=answer.headers + told))
 
     def _begin(self, request: HttpRequest, client: Any) -> Exchange:
-        given = {name: value.decode("latin-1") for name, value in request.headers if name in _GIVEN}
+        given: dict[bytes, str] = {}
+        for name, value in request.headers:
+            if name in _GIVEN:
+                text = value.decode("latin-1")
+                # One that comes again is one value with the first, as in `HttpRequest.header`.
+                given[name] = f"{given[name]}, {text}" if name in given else text
         exchange = self._journal.begin("rest", given.get(_REQUEST_ID), given.get(_TRACE))
         exchange.peer = client
-        if _PRIORITY in given:
-            exchange.priority = given[_PRIORITY]
-        if _IDEMPOTENCY in given:
-            exchange.key = given[_IDEMPOTENCY]
+        exchange.priority, exchange.key = given.get(_PRIORITY), given.get(_IDEMPOTENCY)
         return exchange
 
     async def _answer_metrics(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest
+from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest, wrong_verb
 
 #: Where the Open Inference Protocol begins.
 OIP_ROOT = b"/v2"
@@ -11,8 +11,6 @@ OIP_ROOT = b"/v2"
 #: these addresses. The door answers the first one itself.
 METRICS_TARGET = b"/metrics"
 OPENAPI_TARGET = b"/openapi.json"
-
-METHOD_NOT_ALLOWED = 405
 
 
 class RestRouter:
@@ -34,7 +32,7 @@ class RestRouter:
         if path == OIP_ROOT or path.startswith(OIP_ROOT + b"/"):
             return await self._oip.handle(request)
         if path in (METRICS_TARGET, OPENAPI_TARGET) and request.verb != "GET":
-            return HttpAnswer(METHOD_NOT_ALLOWED, b"{}", ((b"allow", b"GET"),))
+            return wrong_verb(request.verb, "GET")
         if path == OPENAPI_TARGET:
             return HttpAnswer(200, self._openapi)
         return await self._restful.handle(request)

@@ -67,7 +67,7 @@ class Dealer:
 
     def receive_into(self, session: ClientSession) -> bool:
         """Hand over what has come. Returns whether there may be more: then call again soon."""
-        if self._receive(session, RECEIVE_PER_WAKEUP_MAX):
+        if self._receive(session):
             return True
         while _events(self.monitor) & zmq.POLLIN:
             event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"]
@@ -76,7 +76,7 @@ class Dealer:
             elif event == zmq.EVENT_DISCONNECTED:
                 # Replies that came before the connection broke count, also those that came since
                 # the socket was found empty.
-                while self._receive(session, RECEIVE_PER_WAKEUP_MAX):
+                while self._receive(session):
                     pass
                 session.broker_lost()
                 self._connect_again()
@@ -88,11 +88,11 @@ class Dealer:
         self.socket.disconnect(self._address)
         self.socket.connect(self._address)
 
-    def _receive(self, session: ClientSession, count: int) -> bool:
-        """Hand over so many messages at most. Returns whether the socket may have more."""
+    def _receive(self, session: ClientSession) -> bool:
+        """Hand over messages, up to a limit. Returns whether the socket may have more."""
         recv, get = self.socket.recv, self.socket.getsockopt
         now_ns = time.monotonic_ns()
-        for _ in range(count):
+        for _ in range(RECEIVE_PER_WAKEUP_MAX):
             try:
                 head = recv(zmq.NOBLOCK)
             except zmq.Again:

@@ -6,9 +6,7 @@ from typing import Any
 
 from broker.core import Core
 from broker.stats import describe
-from protocol import control
 from protocol import head as heads
-from protocol.control import Histogram
 from tests.broker.helpers import MS, broker_with_worker, dispatched, ready, request
 
 
@@ -31,7 +29,7 @@ def test_a_method_that_nobody_asked_for_has_counts_of_zero() -> None:
     assert counted(broker_with_worker()) == {
         "m": {
             "success": 0, "success_ns": 0, "queue_ns": 0, "instances": 0, "fail": 0, "fail_ns": 0,
-            "quiet_ms": 0, "executions": 0,
+            "quiet_ms": 0,
         }
     }  # fmt: skip
 
@@ -50,18 +48,7 @@ def test_success_has_its_time_and_that_in_the_queue_and_its_instances() -> None:
         "fail": 0,
         "fail_ns": 0,
         "quiet_ms": 5,
-        "executions": 0,
     }
-
-
-def test_executions_are_what_all_workers_said_last() -> None:
-    core = broker_with_worker()
-    numbers = (
-        Histogram("executions", (("method", "m"),), (), (7,), 0),
-        Histogram("instances", (("method", "m"),), (), (9,), 0),
-    )
-    core.receive_from_worker(b"w1", control.pack(control.Heartbeat(numbers=numbers)), MS)
-    assert counted(core)["m"]["executions"] == 7
 
 
 def test_failures_of_workers_and_of_the_broker_are_counted() -> None:

@@ -45,7 +45,7 @@ PLAIN = ADD._replace(
 
 COUNTS = {
     "success": 3, "success_ns": 900, "queue_ns": 300, "instances": 12, "fail": 1, "fail_ns": 50,
-    "executions": 5, "quiet_ms": 1_000,
+    "quiet_ms": 1_000,
 }  # fmt: skip
 
 
@@ -64,6 +64,13 @@ def stats(not_ready: str | None = None) -> dict[str, Any]:
             }
             for name, version in services
         ],
+        "book": {
+            "workers": [
+                [f"{name}/{version}", "executions", [["method", method.name]], [], [5], 0]
+                for name, version in services
+                for method in methods[name]
+            ]
+        },
         "servables": [
             {"servable": "add", "version": 2, "labels": {"canary": 1, "stable": 2}},
             {"servable": "other.one", "version": 7, "labels": {}},

@@ -139,5 +139,6 @@ def test_the_door_gives_the_document() -> None:
         for target in (METRICS_TARGET, OPENAPI_TARGET):
             answer = await router.handle(HttpRequest("POST", target, (), b"{}"))
             assert (answer.status, answer.headers) == (405, ((b"allow", b"GET"),))
+            assert answer.body == b'{"error":"verb POST is not GET"}'
 
     asyncio.run(ask())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, enter
 from gateway.journal import Journal
 from gateway.requests import pack_request
 from protocol import head as heads
@@ -23,15 +25,16 @@ def packed(exchange: Exchange, flag: int = 0) -> tuple[heads.Head, list[bytes]]:
 
 
 @pytest.fixture
-def exchange() -> Exchange:
-    return Journal().begin("rest", None, None)
+def exchange() -> Iterator[Exchange]:
+    yield Journal().begin("rest", None, None)
+    enter(None)  # it was this thread's, whose other tests have none
 
 
 @pytest.mark.parametrize(
     ("word", "flag"),
-    [("high", heads.FLAG_HIGH), ("normal", 0), ("", 0), ("low", heads.FLAG_LOW)],
+    [("high", heads.FLAG_HIGH), ("normal", 0), (None, 0), ("low", heads.FLAG_LOW)],
 )
-def test_a_word_names_the_priority(exchange: Exchange, word: str, flag: int) -> None:
+def test_a_word_names_the_priority(exchange: Exchange, word: str | None, flag: int) -> None:
     exchange.priority = word
     head, _ = packed(exchange)
     assert head.flags & heads.FLAGS_PRIORITY == flag
@@ -58,6 +61,8 @@ def test_words_that_mean_nothing_are_named(exchange: Exchange) -> None:
         packed(exchange)
     assert raised.value.reason == "invalid_inputs"
     assert str(raised.value.message) == "mindbus-priority 'urgent' is not one of high, normal, low"
-    exchange.priority, exchange.key = "", "k" * (limits.KEY_BYTES_MAX + 1)
-    with pytest.raises(RequestError, match=r"idempotency-key 'kkk.* is not 1 to 64 characters"):
-        packed(exchange)
+    exchange.priority = None
+    for key in ("k" * (limits.KEY_BYTES_MAX + 1), "", "ü"):
+        exchange.key = key
+        with pytest.raises(RequestError, match=r"idempotency-key '.*' is not 1 to 64 characters"):
+            packed(exchange)

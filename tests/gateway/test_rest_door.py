@@ -169,6 +169,8 @@ def test_the_id_of_a_request_comes_back_and_its_trace_too() -> None:
         made = [(await ask(door, POST % (b"/a", 1, b"x")))[1] for _ in range(2)]
         assert made[0][b"x-request-id"] != made[1][b"x-request-id"]
         assert b"traceresponse" not in made[0]
+        twice = b"Traceparent: " + trace + b"\r\nTraceparent: " + trace
+        assert b"traceresponse" not in (await ask(door, post % twice))[1], "which of them holds?"
 
     on_door(scene)
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,21 @@ def health(server: ServerProcess, service: str = "") -> int:
         )
         state: int = check(messages.HealthCheckRequest(service=service), timeout=10).status
         return state
+
+
+def test_statistics_count_what_really_ran() -> None:
+    with probe_server() as server:
+        path = "/models/probe.double/stats"
+        (before,) = ask(server, "GET", path)[1]["model_stats"]
+        assert (before["execution_count"], before["last_inference"]) == (0, 0)
+        begin_ms = time.time() * 1_000
+        for count in (3, 1):
+            status, _, _ = ask(server, "POST", "/models/probe.double/infer", rows(*range(count)))
+            assert status == 200
+        wait_until(lambda: ask(server, "GET", path)[1]["model_stats"][0]["execution_count"] == 2)
+        (after,) = ask(server, "GET", path)[1]["model_stats"]
+        assert after["inference_count"] == 4
+        assert begin_ms - 100 <= after["last_inference"] <= time.time() * 1_000 + 100
 
 
 def rows(*first: float) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Connection:
             self._deliver(parts)
 
     def send(self, parts: list[Any]) -> bool:
-        """Send a message. Returns False, as a socket with IMMEDIATE does, if nobody is there."""
+        """Send a message. Returns False if nobody is there: it has to wait for who comes next."""
         if self.up is None:
             return False
         self.up.send(parts)
