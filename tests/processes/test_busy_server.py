@@ -91,9 +91,10 @@ def test_deadlines_are_kept_whether_a_request_waits_or_runs(
         credit = client.stats()["workers"][0]["credit"]
         begin_s = time.monotonic()
         # The first runs, the next ones wait at the worker, the rest waits in the broker.
-        futures = [client.submit("probe", "slow", [{"x": ROW}] * 12 * LONG, timeout=2.0)]
+        budget_s = 5.0
+        futures = [client.submit("probe", "slow", [{"x": ROW}] * 24 * LONG, timeout=budget_s)]
         futures += [
-            client.submit("probe", "slow", {"x": ROW}, timeout=2.0) for _ in range(credit + 8)
+            client.submit("probe", "slow", {"x": ROW}, timeout=budget_s) for _ in range(credit + 8)
         ]
         wait_until(lambda: client.stats()["services"][0]["queued"] == 9)
         # Its deadline is the first: when theirs are over, the worker is free for it.
@@ -103,9 +104,9 @@ def test_deadlines_are_kept_whether_a_request_waits_or_runs(
         for future in futures:
             with pytest.raises(DeadlineExceeded):
                 future.result(DEADLINE_S)
-            late_ms = (time.monotonic() - begin_s - 2.0) * 1_000
+            late_ms = (time.monotonic() - begin_s - budget_s) * 1_000
         figures(requests=len(futures), last_answer_after_deadline_ms=late_ms)
-        assert time.monotonic() - begin_s < 6, "answered only when the worker was done"
+        assert time.monotonic() - begin_s < 9, "answered only when the worker was done"
         wait_until(lambda: client.stats()["requests"] == 0)
         wait_until(lambda: in_flight(client) == 0)
     door.close()
