@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -11,6 +12,9 @@ from telemetry.glog_levels import LEVEL_NAMES
 
 #: Characters of one message or value; a tensor that slipped into a log call does not fill a disk.
 TEXT_CHARACTERS_MAX: Final = 8192
+
+#: What most values are: printable ASCII without blanks, quotes and equals signs.
+_PLAIN: Final = re.compile(r"[!#-<>-~]+")
 
 
 class LineOrigin(NamedTuple):
@@ -76,9 +80,13 @@ def json_line(
 
 def _glog_value(value: object) -> str:
     text = _cut(_text(value))
-    if text and not any(character in ' "=' or not character.isprintable() for character in text):
+    if _PLAIN.fullmatch(text) or _is_plain(text):
         return text
     return '"' + _escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and bool(text) and not any(each in text for each in ' "=')
 
 
 def _json_value(value: object) -> object:
