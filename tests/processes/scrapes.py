@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -36,3 +39,25 @@ class Scrape:
             for sample in family.samples:
                 found.setdefault(sample.name, set()).update(sample.labels)
         return found
+
+
+@contextmanager
+def scraping(rest_address: str, interval_s: float = 0.5) -> Iterator[list[float]]:
+    """Scrape in a thread for as long as the block runs; how long each scrape took, in seconds."""
+    took_s: list[float] = []
+    is_over = threading.Event()
+
+    def scrape() -> None:
+        while not is_over.wait(interval_s):
+            begin_s = time.monotonic()
+            with urlopen(f"http://{rest_address}/metrics", timeout=10) as answer:
+                assert b"mindbus_requests_max" in answer.read(), "no scrape"
+            took_s.append(time.monotonic() - begin_s)
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield took_s
+    finally:
+        is_over.set()
+        thread.join()

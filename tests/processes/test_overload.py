@@ -36,6 +36,7 @@ from tests.processes.flood import (
     open_loop,
 )
 from tests.processes.probe import probe_server
+from tests.processes.scrapes import scraping
 from tests.processes.server_process import ServerProcess
 
 pytestmark = pytest.mark.process
@@ -173,7 +174,7 @@ def test_ten_times_the_capacity_is_refused_quickly_and_costs_no_throughput(
             before = closed_loop(way, outcome, CLOSED_CLIENTS, CLOSED_S)
         capacity = before.per_s(SERVED)
         begin_mb, begin_s = rss_mb(pids), waited_s(pids)
-        with flood() as way:
+        with flood() as way, scraping(server.rest_address) as scrapes_s:
             over = open_loop(way, outcome, 10 * capacity, 60.0 if is_full else 4.0)
         grown_mb, waited = rss_mb(pids) - begin_mb, (waited_s(pids) - begin_s) / over.seconds
         with flood() as way:
@@ -187,6 +188,8 @@ def test_ten_times_the_capacity_is_refused_quickly_and_costs_no_throughput(
         refused_p99_ms=float(np.percentile(refused_ms, 99)),
         grown_mb=grown_mb,
         capacity_after_per_s=after.per_s(SERVED),
+        scrape_p50_ms=float(np.median(scrapes_s)) * 1_000,
+        scrape_max_ms=max(scrapes_s) * 1_000,
         waited_of_time=waited,
     )
     assert set(over.took_ms) == {SERVED, REFUSED}
@@ -194,6 +197,7 @@ def test_ten_times_the_capacity_is_refused_quickly_and_costs_no_throughput(
     assert over.offered > 9 * capacity * over.offering_s, "the load was no overload"
     assert grown_mb < 150
     if waited < WAITED_MAX:
+        assert np.median(scrapes_s) < 0.1
         assert np.median(refused_ms) < 50
         share = 0.9 if is_full else 0.8  # a short run begins and ends in the middle of batches
         assert over.per_s(SERVED) > share * min(capacity, after.per_s(SERVED))
