@@ -25,8 +25,12 @@ from broker.core import Core
 from broker.stopping import Stopping
 from broker.switch import Switch
 from telemetry.log import configure, get_logger
+from telemetry.orders import follow_orders
 
 log = get_logger("BROKER")
+
+#: Where its supervisor hears it, and gives orders.
+REPORT_FD = "MINDBUS_REPORT_FD"
 
 #: How long its last words to workers may take to leave.
 GOODBYE_MS = 200
@@ -65,7 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(document: dict[str, Any]) -> int:
     """Serve with the settings of a document (see `main`) until SIGTERM or SIGINT."""
-    configure("mindbus_broker")
+    configure("mindbus_broker", level=document.get("log_level"))
+    report_fd = os.environ.get(REPORT_FD)
+    if report_fd is not None:
+        follow_orders(int(report_fd))
     settings = Settings(
         requests_max=document.get("requests_max", Settings.requests_max),
         ready_ms=document.get("ready_ms", Settings.ready_ms),
@@ -131,7 +138,7 @@ def _positive(text: str) -> int:
 
 
 def _report(line: dict[str, Any]) -> None:
-    descriptor = os.environ.get("MINDBUS_REPORT_FD")
+    descriptor = os.environ.get(REPORT_FD)
     if descriptor is not None:
         os.write(int(descriptor), json.dumps(line).encode() + b"\n")
 

@@ -28,6 +28,9 @@ SERVICE = "inference.GRPCInferenceService"
 #: Requests of one stream that are under way at once; further ones are not read yet.
 STREAM_REQUESTS_MAX = 64
 
+#: Which field of a log setting takes a value.
+_LOG_FIELDS = {bool: "bool_param", int: "uint32_param", str: "string_param"}
+
 
 class OipHandler:
     """Answers the RPCs of `inference.GRPCInferenceService`, but their status."""
@@ -52,6 +55,8 @@ class OipHandler:
             "RepositoryIndex": self.repository_index,
             "RepositoryModelLoad": self.repository_load,
             "RepositoryModelUnload": self.repository_unload,
+            "LogSettings": self.log_settings,
+            "TraceSetting": self.trace_setting,
         }
         return Rpcs(
             {f"/{SERVICE}/{name}": answer for name, answer in unary.items()},
@@ -206,12 +211,42 @@ class OipHandler:
         await self._repository.unload(asked.model_name)
         return _bytes(messages.RepositoryModelUnloadResponse())
 
+    # ---------------------------------------------------------------- settings
+
+    async def log_settings(self, body: bytes, _budget_ms: int | None = None) -> bytes:
+        """Log settings, perhaps after a change. Raises RequestError."""
+        asked = _read(messages.LogSettingsRequest, body)
+        wishes = {name: _choice(value) for name, value in asked.settings.items()}
+        response = messages.LogSettingsResponse()
+        for name, value in (await self._server.settings.log(wishes)).items():
+            setattr(response.settings[name], _LOG_FIELDS[type(value)], value)
+        return _bytes(response)
+
+    async def trace_setting(self, body: bytes, _budget_ms: int | None = None) -> bytes:
+        """Trace settings, perhaps after a change. Raises RequestError."""
+        asked = _read(messages.TraceSettingRequest, body)
+        wishes = {name: _trace_value(name, value.value) for name, value in asked.settings.items()}
+        response = messages.TraceSettingResponse()
+        settings = await self._server.settings.trace(asked.model_name, wishes)
+        for name, values in settings.items():
+            response.settings[name].value.extend([values] if isinstance(values, str) else values)
+        return _bytes(response)
+
+
+def _trace_value(name: str, values: Any) -> object:
+    """None if it has none; the levels are a list, everything else is one text."""
+    if name == "trace_level" or len(values) > 1:
+        return list(values) or None
+    return values[0] if values else None
+
+
+def _choice(value: Any) -> Any:
+    """What a message with `parameter_choice` holds; None if nothing."""
+    return getattr(value, value.WhichOneof("parameter_choice") or "", None)
+
 
 def _repository_parameters(asked: Any) -> dict[str, Any]:
-    return {
-        name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
-        for name, value in asked.parameters.items()
-    }
+    return {name: _choice(value) for name, value in asked.parameters.items()}
 
 
 def _read(kind: Any, body: bytes) -> Any:

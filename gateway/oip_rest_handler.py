@@ -21,6 +21,7 @@ from gateway.oip_rest_target import (
     INFER,
     LIVE,
     LOAD,
+    LOG_SETTINGS,
     MODEL_CONFIG,
     MODEL_METADATA,
     MODEL_READY,
@@ -28,6 +29,7 @@ from gateway.oip_rest_target import (
     READY,
     SERVER_METADATA,
     STATISTICS,
+    TRACE_SETTINGS,
     VERBS,
     OipTarget,
     parse_oip_target,
@@ -72,9 +74,9 @@ class OipRestHandler:
         if target is None:
             path = request.target.partition(b"?")[0][:300].decode("latin-1")
             return _answer(NOT_FOUND, {"error": f"nothing is at {path}"})
-        verb = VERBS[target.action]
-        if request.verb != verb:
-            return wrong_verb(request.verb, verb)
+        verbs = VERBS.get(target.action, ("GET",))
+        if request.verb not in verbs:
+            return wrong_verb(request.verb, ", ".join(verbs))
         try:
             if target.action == INFER:
                 return await self._infer(request, target)
@@ -159,6 +161,10 @@ class OipRestHandler:
         if action == MODEL_CONFIG:
             return _answer(OK, await server.model_config(model, version))
         document = await self._document(request)
+        if action == LOG_SETTINGS:
+            return _answer(OK, await server.settings.log(document))
+        if action == TRACE_SETTINGS:
+            return _answer(OK, await server.settings.trace(model, document))
         if action == INDEX:
             only_ready = document.get("ready", False)
             if type(only_ready) is not bool:
@@ -172,6 +178,8 @@ class OipRestHandler:
 
     async def _document(self, request: HttpRequest) -> dict[str, Any]:
         """A small JSON body, which may be left out. Raises RequestError (malformed)."""
+        if request.verb == "GET":
+            return {}
         body = await self._body(request)
         try:
             document = orjson.loads(body) if body.strip() else {}

@@ -7,6 +7,7 @@
     GET   /v2/models/M[/versions/V]/ready · /config · /stats
     GET   /v2/models/stats                                   statistics of every model
     POST  /v2/models/M[/versions/V]/infer
+    GET, POST  /v2/logging · /v2/trace/setting · /v2/models/M[/versions/V]/trace/setting
     POST  /v2/repository/index
     POST  /v2/repository/models/M/load · /unload
 
@@ -30,21 +31,17 @@ INFER = "infer"
 INDEX = "index"
 LOAD = "load"
 UNLOAD = "unload"
+LOG_SETTINGS = "log_settings"
+TRACE_SETTINGS = "trace_settings"
 
-#: The verb of each action.
+#: The verbs of each action; GET if it is not here.
 VERBS = {
-    SERVER_METADATA: "GET",
-    LIVE: "GET",
-    READY: "GET",
-    MODELS: "GET",
-    MODEL_METADATA: "GET",
-    MODEL_READY: "GET",
-    MODEL_CONFIG: "GET",
-    STATISTICS: "GET",
-    INFER: "POST",
-    INDEX: "POST",
-    LOAD: "POST",
-    UNLOAD: "POST",
+    INFER: ("POST",),
+    INDEX: ("POST",),
+    LOAD: ("POST",),
+    UNLOAD: ("POST",),
+    LOG_SETTINGS: ("GET", "POST"),
+    TRACE_SETTINGS: ("GET", "POST"),
 }
 
 _OF_MODEL = {
@@ -53,6 +50,7 @@ _OF_MODEL = {
     ("config",): MODEL_CONFIG,
     ("stats",): STATISTICS,
     ("infer",): INFER,
+    ("trace", "setting"): TRACE_SETTINGS,
 }
 
 _FIXED = {
@@ -62,7 +60,11 @@ _FIXED = {
     ("models",): MODELS,
     ("models", "stats"): STATISTICS,
     ("repository", "index"): INDEX,
+    ("logging",): LOG_SETTINGS,
+    ("trace", "setting"): TRACE_SETTINGS,
 }
+
+ACTIONS = frozenset((*_OF_MODEL.values(), *_FIXED.values(), LOAD, UNLOAD))
 
 
 class OipTarget(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from gateway.model_directory import ModelDirectory
 from gateway.models import PLATFORM, Method, Models, Tensor
+from gateway.oip_settings import OipSettings, SettingsControl
 from gateway.readiness import Readiness
 from protocol.errors import RequestError
 
@@ -44,17 +45,19 @@ class OipServer:
         readiness: Readiness,
         version: str,
         wall_ms: Callable[[], int],
+        settings: SettingsControl,
         control: ModelControl | None = None,
     ) -> None:
         self.directory = directory
         self.version = version
         self.control = control
+        self.settings = OipSettings(directory, settings)
         self._readiness = readiness
         self._wall_ms = wall_ms
 
     def extensions(self) -> tuple[str, ...]:
         """What works beyond the protocol itself."""
-        return EXTENSIONS
+        return EXTENSIONS + self.settings.extensions()
 
     async def why_not_ready(self) -> str | None:
         """None if every servable is ready."""

@@ -104,7 +104,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mindbus import infer_command, roll_commands
+    from mindbus import infer_command, roll_commands, settings_command
 
     parser = argparse.ArgumentParser(
         prog="mindbus", description="Serves MindSpore models over gRPC, REST and ZeroMQ."
@@ -164,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("slot", metavar="SLOT", help="as `mindbus status` shows it")
         add_run_directory(command)
         command.set_defaults(run=_slot_command, parser=command, command=name)
+    settings_command.add_parser(commands)
     infer_command.add_parser(commands)
     show_version = commands.add_parser("version", help="show the version")
     show_version.set_defaults(run=_version, parser=show_version)
@@ -259,6 +260,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         requests_max=config.requests_max,
         ready_ms=config.ready_ms,
         model_control=config.model_control == EXPLICIT,
+        settings_control=config.settings_control == EXPLICIT,
         connection_age_ms=config.connection_age_ms,
         producers_addresses=config.producers_addresses,
         grace_ms=config.grace_ms,

@@ -31,7 +31,7 @@ EMBEDDED = "embedded"
 STANDALONE = "standalone"
 MODES = (EMBEDDED, STANDALONE)
 EXPLICIT = "explicit"
-MODEL_CONTROLS = ("none", EXPLICIT)
+CONTROLS = ("none", EXPLICIT)
 DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
 
 GRPC_PORT_DEFAULT = 5500
@@ -78,6 +78,7 @@ class ServeConfig:
     hang_ms: int = limits.BUDGET_MS_DEFAULT
     ready_ms: int = limits.READY_MS
     model_control: str = "none"
+    settings_control: str = "none"
     device_limit_ms: int = DEVICE_LIMIT_MS_DEFAULT
     connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     worker_log_directory: Path | None = None
@@ -237,9 +238,16 @@ SETTINGS = (
     ),
     Setting(
         "model_control",
-        "|".join(MODEL_CONTROLS),
-        one_of(MODEL_CONTROLS),
+        "|".join(CONTROLS),
+        one_of(CONTROLS),
         "explicit: clients of the Open Inference Protocol may have other versions loaded "
+        "(default: none)",
+    ),
+    Setting(
+        "settings_control",
+        "|".join(CONTROLS),
+        one_of(CONTROLS),
+        "explicit: clients of the Open Inference Protocol may change log and trace settings "
         "(default: none)",
     ),
     Setting(

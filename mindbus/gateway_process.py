@@ -6,10 +6,11 @@
      "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
      "drain_patience_ms": n, "control_path": path, "model_control": bool, "parent_pid": pid,
      "slot": name, "has_access_log": false | null, "tells_numbers": false,
-     "npu_smi": program | null}
+     "npu_smi": program | null, "settings_control": bool}
 
 (`control_path`: of the supervisor's control socket; without it, readiness is what the broker says.
-`model_control`: whether clients may have versions loaded. `services`: those whose workers run
+`model_control`, `settings_control`: whether clients may have versions loaded, or change log and
+trace settings. `services`: those whose workers run
 already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
 
@@ -17,9 +18,11 @@ and takes commands, one JSON line each, on the socket whose descriptor is in MIN
      "max_msg_mb_size": 100, "tls": {…} | null, "reuse_port": false}
                                                        -> {"id": 1, "ok": true, "address": bound}
     {"id": 2, "command": "limits", "requests_max": n}  -> {"id": 2, "ok": true}
-    {"id": 3, "command": "drain", "grace_ms": n,
-     "leave": {"idle_ms": n, "grpc_place": [n, n]} | null}
+    {"id": 3, "command": "settings", "log_level": n | null, "is_tracing": true, "trace_rate": n}
                                                        -> {"id": 3, "ok": true}
+    {"id": 4, "command": "drain", "grace_ms": n,
+     "leave": {"idle_ms": n, "grpc_place": [n, n]} | null}
+                                                       -> {"id": 4, "ok": true}
 
 `open_rest` may carry a listening socket as ancillary data (SCM_RIGHTS), a copy of another
 gateway's, and then has `"fds": 1`; so has the answer, with a copy of the one that it listens with.
@@ -44,6 +47,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -68,11 +72,13 @@ from gateway.restful_handler import RestfulHandler
 from gateway.tls import TlsSettings
 from mindbus.door_tracer import DoorTracer
 from mindbus.embedded_bus import EmbeddedBus
+from mindbus.live_control import LiveControl
 from mindbus.own_version import version
 from mindbus.scrape import Scraper
-from mindbus.supervisor_link import make_oip_server
+from mindbus.supervisor_link import SupervisorLink, make_oip_server
 from protocol import limits
 from protocol.client_session import ClientSettings
+from telemetry.live_settings import LiveSettings
 from telemetry.log import configure, get_logger, write_access
 from telemetry.tracing import open_tracer
 from workers.orphan import die_with_parent
@@ -124,14 +130,16 @@ class Gateway:
                 patience_ms = document["drain_patience_ms"]
                 settings = replace(settings, drain_patience_ms=patience_ms)
             self._bus = RemoteBus(self.producers_addresses[0], settings)
-        self._oip = make_oip_server(self._bus, document)
-        self._health = HealthService(self._oip)
+        control_path = document.get("control_path")
+        link = None if control_path is None else SupervisorLink(Path(control_path))
         self._tracer = open_tracer("gateway", os.environ)
-        self._journal = Journal(
-            write_access if _has_access_log(document) else None,
-            None if self._tracer is None else DoorTracer(self._tracer),
-        )
-        name, control_path = document.get("slot", "gateway/0"), document.get("control_path")
+        tracer = None if self._tracer is None else DoorTracer(self._tracer)
+        self._journal = Journal(write_access if _has_access_log(document) else None, tracer)
+        #: Log and trace settings.
+        self.live = LiveControl(link, tracer, document.get("settings_control", False))
+        self._oip = make_oip_server(self._bus, link, self.live, document)
+        self._health = HealthService(self._oip)
+        name = document.get("slot", "gateway/0")
         self._scraper = Scraper(
             name, self._bus.stats, self.numbers, control_path, document.get("npu_smi")
         )
@@ -292,6 +300,8 @@ class CommandChannel:
                 return {"address": door.address, "fds": 1}, [door.listener.fileno()]
             case "limits":
                 gateway.set_requests_max(command["requests_max"])
+            case "settings":
+                gateway.live.follow({name: command[name] for name in LiveSettings._fields})
             case "drain":
                 if leave := command.get("leave"):
                     try:
@@ -375,7 +385,7 @@ def main() -> int:
     document = json.load(sys.stdin)
     die_with_parent(document["parent_pid"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when it is over
-    configure("mindbus_gateway")
+    configure("mindbus_gateway", level=document.get("log_level"))
     channel = socket.socket(fileno=int(os.environ["MINDBUS_CONTROL_FD"]))
     return uvloop.run(serve(document, channel))
 

@@ -30,6 +30,7 @@ def infrastructure_specs(
     doors = {
         "control_path": str(settings.run_directory.absolute() / CONTROL),
         "model_control": settings.model_control,
+        "settings_control": settings.settings_control,
         "has_access_log": settings.has_access_log,
         "tells_numbers": settings.gateways > 1,
         "npu_smi": settings.npu_smi,

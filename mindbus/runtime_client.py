@@ -97,6 +97,13 @@ class RuntimeClient:
         """Drain, kill or reset a slot. Raises: RefusedError; NotRunningError."""
         self._ask({"command": command, "slot": slot})
 
+    def change_settings(self, wishes: Mapping[str, Any]) -> None:
+        """Change log and trace settings, by the names of `telemetry.live_settings`.
+
+        Raises: RefusedError; NotRunningError.
+        """
+        self._ask({**wishes, "command": "settings"})
+
     def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
         try:
             self._socket.sendall(encode_line(command))

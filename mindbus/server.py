@@ -78,7 +78,8 @@ class ServerSettings:
     worker's standard output and error; a relative path begins where the process is when it starts
     its servables; None = workers write where this process writes. has_access_log: None = as
     MINDBUS_ACCESS_LOG says. ascend_root: where CANN is looked for. model_control: whether clients
-    of the doors may have other versions loaded.
+    of the doors may have other versions loaded. settings_control: whether they may change log and
+    trace settings.
     """
 
     run_directory: Path = field(default_factory=_own_run_directory)
@@ -87,6 +88,7 @@ class ServerSettings:
     requests_max: int = limits.REQUESTS_MAX_DEFAULT
     ready_ms: int = limits.READY_MS
     model_control: bool = False
+    settings_control: bool = False
     connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT

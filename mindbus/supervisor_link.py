@@ -13,7 +13,8 @@ from typing import Any
 from gateway.bus import Bus
 from gateway.model_directory import FRESH_S, ModelDirectory
 from gateway.oip_server import OipServer
-from gateway.readiness import BrokerReadiness
+from gateway.oip_settings import SettingsControl
+from gateway.readiness import BrokerReadiness, Readiness
 from mindbus.own_version import version
 from mindbus.readiness import why_not_ready
 from protocol.errors import RequestError
@@ -130,11 +131,17 @@ class SupervisorControl:
             await asyncio.sleep(FOLLOW_S)
 
 
-def make_oip_server(bus: Bus, document: Mapping[str, Any]) -> OipServer:
+def make_oip_server(
+    bus: Bus,
+    link: SupervisorLink | None,
+    settings: SettingsControl,
+    document: Mapping[str, Any],
+) -> OipServer:
     """What the doors say of this server in the Open Inference Protocol."""
     directory = ModelDirectory(bus)
-    if "control_path" not in document:
-        return OipServer(directory, BrokerReadiness(directory), version(), wall_ms)
-    link = SupervisorLink(Path(document["control_path"]))
-    control = SupervisorControl(link) if document.get("model_control") else None
-    return OipServer(directory, ServerReadiness(link, directory), version(), wall_ms, control)
+    readiness: Readiness = BrokerReadiness(directory)
+    control = None
+    if link is not None:
+        readiness = ServerReadiness(link, directory)
+        control = SupervisorControl(link) if document.get("model_control") else None
+    return OipServer(directory, readiness, version(), wall_ms, settings, control)

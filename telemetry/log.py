@@ -65,7 +65,7 @@ class SubmoduleLogger:
         """Configure from the process environment at the first use, if nobody did before."""
         if name not in self.__class__.__annotations__:
             raise AttributeError(name)
-        configure(Path(sys.argv[0]).name or "python")
+        _configured()
         return self.__dict__[name]
 
     def is_enabled(self, level: int) -> bool:
@@ -73,7 +73,8 @@ class SubmoduleLogger:
         return level >= self.level
 
     def _bind(self, sink: _Sink, settings: LogSettings) -> None:
-        self.level = settings.levels.of_submodule[self.submodule]
+        of_environment = settings.levels.of_submodule[self.submodule]
+        self.level = of_environment if _level is None else _level
         bound = _structlog_logger(sink, self.submodule, self.level)
         for name in _LEVEL_OF_METHOD:
             setattr(self, name, getattr(bound, name))
@@ -83,15 +84,17 @@ def configure(
     program: str,
     environment: Mapping[str, str] = os.environ,
     stream: TextIO | None = None,
+    level: int | None = None,
 ) -> None:
     """Read the environment and point every logger, also those already handed out, at the result.
 
-    program: what the line names, such as `gateway`. stream: takes the place of stderr.
-    Never raises for a bad variable: the first lines of the log say what was wrong.
+    program: what the line names, such as `gateway`. stream: takes the place of stderr. level: see
+    `set_level`. Never raises for a bad variable: the first lines of the log say what was wrong.
     """
-    global _sink
+    global _sink, _level
     settings = read_settings(environment)
     with _lock:
+        _level = level
         if _sink is not None:
             _sink.close()
         _sink = _Sink(program, settings, stream)
@@ -100,6 +103,32 @@ def configure(
         base = _structlog_logger(_sink, glog_levels.SERVING, settings.levels.base)
     for warning in settings.warnings:
         base.warning(warning)
+
+
+def set_level(level: int | None) -> None:
+    """Filter every submodule by this level, 0 to 4; None = as the environment says.
+
+    May be called from any thread.
+    """
+    global _level
+    with _lock:
+        sink = _configured()
+        _level = level
+        for logger in _loggers.values():
+            logger._bind(sink, sink.settings)
+
+
+def environment_level() -> int:
+    """The level, 0 to 4, that the environment sets for all of us."""
+    return _configured().settings.levels.of_submodule[glog_levels.SERVING]
+
+
+def _configured() -> _Sink:
+    with _lock:
+        if _sink is None:
+            configure(Path(sys.argv[0]).name or "python")
+        assert _sink is not None
+        return _sink
 
 
 def get_logger(submodule: str = glog_levels.SERVING) -> SubmoduleLogger:
@@ -269,3 +298,5 @@ def _render(sink: _Sink, submodule: str, level: int, event: MutableMapping[str, 
 _lock = threading.RLock()
 _loggers: dict[str, SubmoduleLogger] = {}
 _sink: _Sink | None = None
+#: Takes the place of the environment's levels, if it is there.
+_level: int | None = None

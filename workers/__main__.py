@@ -78,11 +78,14 @@ class Reporter:
     """Tells the supervisor how far the worker is, and the log, in words that people look for."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
+        from telemetry.orders import follow_orders
+
         self._document = document
         number = os.environ.get(REPORT_FD)
         self._fd = int(number) if number else None
         if self._fd is not None:
             os.set_inheritable(self._fd, False)
+            follow_orders(self._fd)
 
     def __call__(self, said: dict[str, Any]) -> None:
         """Report a state."""
@@ -132,7 +135,7 @@ def main() -> int:
     from workers.device_worker import run_worker
     from workers.progress_page import page_from_environment
 
-    configure("worker")
+    configure("worker", level=document.get("log_level"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What user code prints shall be in a log file when the process is killed.
         sys.stdout.reconfigure(line_buffering=True)

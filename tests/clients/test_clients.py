@@ -34,7 +34,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=["embedded", "standalone"])
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    with probe_server("--device-ids", "0,1", "--mode", request.param) as running:
+    flags = ("--device-ids", "0,1", "--settings-control", "explicit")
+    with probe_server(*flags, "--mode", request.param) as running:
         yield running
 
 
@@ -114,7 +115,8 @@ def test_curl_sends_json_and_binary_tensors(server: ServerProcess, tmp_path: Pat
 
 
 def test_schemathesis_finds_every_rest_route_as_openapi_json_says(tmp_path: Path) -> None:
-    with probe_server("--model-control", "explicit") as server:
+    flags = ("--model-control", "explicit", "--settings-control", "explicit")
+    with probe_server(*flags) as server:
         said = run(
             CLIENTS / "bin" / "st", "--config-file", HERE / "schemathesis.toml",
             "run", f"http://{server.rest_address}/openapi.json",

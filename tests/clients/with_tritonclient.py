@@ -60,6 +60,27 @@ def check_metadata(client, as_json):
     assert models[0]["state"] == "READY", models
     raises(lambda: client.get_model_metadata("nobody"), "not served")
     raises(lambda: client.load_model("probe"), "--model-control explicit")
+    logs = client.update_log_settings({"log_info": True, "log_file": ""}, **as_json)
+    assert as_values(logs) == as_values(client.get_log_settings(**as_json))
+    assert as_values(logs)["log_info"] is True, logs
+    client.update_log_settings({"log_info": None})
+    assert as_values(client.get_log_settings(**as_json))["log_info"] is False
+    raises(lambda: client.update_log_settings({"log_file": "/tmp/x"}), "cannot be changed")
+    traces = as_values(client.get_trace_settings(**as_json))
+    assert traces["trace_level"] in ("OFF", ["OFF"]), traces
+    raises(
+        lambda: client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]}),
+        "MINDBUS_TRACING=on",
+    )
+
+
+def as_values(settings):
+    """The settings as plain values; gRPC's are maps in the field `settings`."""
+    maps = settings.get("settings", settings)
+    return {
+        name: next(iter(value.values())) if isinstance(value, dict) and value else value
+        for name, value in maps.items()
+    }
 
 
 def check_grpc(address):

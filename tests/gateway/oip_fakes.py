@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gateway.model_directory import ModelDirectory
 from gateway.oip_server import ModelControl, OipServer
+from gateway.oip_settings import WARNING
 from gateway.readiness import BrokerReadiness
 from protocol import head as heads
 from protocol import method_tensors, native, status
@@ -159,10 +160,31 @@ def _result(method: MethodSignature, instance: Any) -> Result:
     return Failure(status.MS_FAILED, "negative") if x1.flat[0] < 0 else (x1 + x2,)
 
 
-def server(bus: WorkerBus, control: ModelControl | None = None) -> OipServer:
+def server(
+    bus: WorkerBus, control: ModelControl | None = None, settings: FakeSettings | None = None
+) -> OipServer:
     """An OipServer around the bus; on the running loop."""
     directory = ModelDirectory(bus)
-    return OipServer(directory, BrokerReadiness(directory), "1.2.3", wall_ms, control)
+    settings = settings or FakeSettings(is_allowed=False)
+    return OipServer(directory, BrokerReadiness(directory), "1.2.3", wall_ms, settings, control)
+
+
+class FakeSettings:
+    """The settings of a server that was started with WARNING, and without limits on traces."""
+
+    def __init__(self, is_allowed: bool = True, has_tracer: bool = True) -> None:
+        self.is_allowed = is_allowed
+        self.has_tracer = has_tracer
+        self.settings = self.at_start()
+
+    def now(self) -> dict[str, Any]:
+        return self.settings
+
+    def at_start(self) -> dict[str, Any]:
+        return {"log_level": WARNING, "is_tracing": self.has_tracer, "trace_rate": 1}
+
+    async def change(self, wishes: Mapping[str, Any]) -> None:
+        self.settings = {**self.settings, **wishes}
 
 
 class FakeControl:

@@ -13,14 +13,15 @@ import selectors
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from telemetry.live_settings import LiveSettings
 from telemetry.log import get_logger
 from workers.supervisor import restart_policy
 from workers.supervisor import slot as slots
 from workers.supervisor.child import ChannelError, Child, ChildSpec
+from workers.supervisor.current_spec import current_spec
 from workers.supervisor.door_table import DoorTable, Settled
 from workers.supervisor.json_lines import LineError
 from workers.supervisor.listeners import Listeners
@@ -82,6 +83,8 @@ class Crew:
         self._observer = observer
         #: Commands that every gateway, also one that starts later, must have been given.
         self._standing_commands: dict[str, Mapping[str, Any]] = {}
+        #: What of logs and traces was changed since the start.
+        self.settings = LiveSettings()
 
     def add(self, specs: Sequence[ChildSpec], generation: int = 0) -> None:
         """Have more slots; the policy fills them. REQUIRES: their names are new.
@@ -115,6 +118,13 @@ class Crew:
         self._standing_commands[command["command"]] = command
         for member in self.of_kind(GATEWAY):
             if member.slot.state == slots.READY:
+                self._send(member, command)
+
+    def tell_all(self, command: Mapping[str, Any]) -> None:
+        """Give a command to every gateway of now and later, and to every other process of now."""
+        self.command_gateways(command)
+        for member in self.members.values():
+            if member.spec.kind != GATEWAY:
                 self._send(member, command)
 
     def next_timer_ns(self) -> int | None:
@@ -155,7 +165,8 @@ class Crew:
         member.error = None
         output_fd = self._logs.open(member.spec.log_file, is_first=slot.generation == 1)
         try:
-            child = Child(self._current_spec(member), slot.generation, output_fd)
+            spec = current_spec(member.spec, self.members.values(), self.settings.log_level)
+            child = Child(spec, slot.generation, output_fd)
         except OSError as error:
             member.error = spawn_failure_text(member.spec, error)
             self._note_exit(member, member.error)
@@ -168,18 +179,6 @@ class Crew:
         self._selector.register(child.pidfd, read, partial(self._exited, member, child))
         self._selector.register(child.channel_fd, read, partial(self._hear, member, child))
         log.info("child started", slot=slot.name, pid=child.pid, generation=slot.generation)
-
-    def _current_spec(self, member: Member) -> ChildSpec:
-        """What to start now; a broker learns which services have, or get, workers."""
-        if member.spec.kind == WORKER:
-            return member.spec
-        services = {
-            f"{worker.spec.servable}/{worker.spec.version}"
-            for worker in self.of_kind(WORKER)
-            if not worker.slot.is_gone
-        }
-        document = {**member.spec.document, "services": sorted(services)}
-        return replace(member.spec, document=document)
 
     def terminate(self, member: Member, now_ns: int) -> None:
         """Tell a process to drain and go. REQUIRES: it is here."""

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from telemetry.live_settings import LiveSettingError
 from telemetry.log import get_logger
 from workers.supervisor import slot as slots
 from workers.supervisor import stop_policy
@@ -33,6 +34,7 @@ from workers.supervisor.restart_policy import EXIT_WATCHDOG, RestartLimits
 from workers.supervisor.roll_plan import ROLL_COMMANDS, RollError, read_roll
 from workers.supervisor.roll_runner import RollRunner
 from workers.supervisor.run_directory import RunDirectory
+from workers.supervisor.settings_command import change_settings, settings_status
 from workers.supervisor.slot import NS_PER_MS
 from workers.supervisor.slot_commands import SLOT_COMMANDS, SlotCommandError
 from workers.supervisor.start_error import SIGNAL_TEXT, StartError, start_failure_text
@@ -333,7 +335,7 @@ class Supervisor:
                 return {"ok": False, "error": text}
             self._begin_stop(grace_ms, EXIT_OK, None)
             return {"ok": True, "is_stopping": True}
-        if name not in (*ROLL_COMMANDS, "cancel", *SLOT_COMMANDS):
+        if name not in (*ROLL_COMMANDS, "cancel", "settings", *SLOT_COMMANDS):
             return {"ok": False, "error": f"command {name!r:.80} is unknown"}
         if self._starts or self._stop_deadline_ns is not None:
             return {"ok": False, "error": f"the server is {self._state()}"}
@@ -342,9 +344,11 @@ class Supervisor:
                 return {"ok": True, "plan": self._rolls.ask(read_roll(command))}
             if name == "cancel":
                 self._rolls.cancel()
+            elif name == "settings":
+                change_settings(self._crew, command)
             else:
                 SLOT_COMMANDS[name](self._crew, command.get("slot"), time.monotonic_ns())
-        except (RollError, SlotCommandError) as error:
+        except (RollError, SlotCommandError, LiveSettingError) as error:
             return {"ok": False, "error": str(error)}
         return {"ok": True}
 
@@ -367,6 +371,7 @@ class Supervisor:
             "ends": [[*key, count] for key, count in self._crew.ends.items()],
             "roll": self._rolls.status(),
             "changes": self._rolls.versions.status(),
+            "settings": settings_status(self._crew),
         }
 
     def _close(self) -> None:
