@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.bus import Bus
+from gateway.content_coding import INLINE_BYTES_MAX, unpacked
 from gateway.exchange import note_failure
 from gateway.http_messages import HttpAnswer, HttpRequest, wrong_verb
 from gateway.off_loop import off_loop
@@ -36,7 +37,6 @@ from gateway.oip_rest_target import (
 )
 from gateway.oip_server import SERVER_NAME, OipServer
 from gateway.requests import RETRY_AFTER_MS, budget_of, failure_of_reply, pack_request
-from gateway.unpacking import UNPACKED_INLINE_BYTES_MAX, unpacked
 from protocol import head as heads
 from protocol import limits, oip_json, restful
 from protocol.errors import RemoteProtocolError, RequestError
@@ -131,7 +131,7 @@ class OipRestHandler:
         encoding = request.header(b"content-encoding")
         if encoding is None or encoding == b"identity":
             return body
-        if len(body) <= UNPACKED_INLINE_BYTES_MAX:
+        if len(body) <= INLINE_BYTES_MAX:
             return unpacked(body, encoding, self.body_bytes_max)
         return await off_loop(unpacked, body, encoding, self.body_bytes_max)
 

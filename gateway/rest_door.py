@@ -16,11 +16,18 @@ import uvicorn
 
 from gateway.accepting import Acceptor
 from gateway.addresses import AddressError, TcpAddress, parse_rest_address
+from gateway.content_coding import (
+    INLINE_BYTES_MAX,
+    PACKED_BYTES_MIN,
+    accepted_coding,
+    packed,
+)
 from gateway.doors import DoorError
 from gateway.exchange import Exchange
 from gateway.http_connection import HttpConnection, Patience
 from gateway.http_messages import Header, HttpAnswer, HttpHandler, HttpRequest
 from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
+from gateway.off_loop import off_loop
 from gateway.requests import IDEMPOTENCY_KEY, PRIORITY_KEY
 from gateway.rest_router import METRICS_TARGET
 from gateway.tls import TlsError, TlsSettings, rest_context
@@ -69,6 +76,7 @@ class RestDoor:
         listener: socket.socket | None = None,
         journal: Journal | None = None,
         metrics: Metrics | None = None,
+        packs_replies: bool = False,
     ) -> RestDoor:
         """Listen at `ip:port` or `host:port`; port 0 stands for any free one.
 
@@ -76,7 +84,8 @@ class RestDoor:
         listener: a copy of another gateway's; both accept from one queue, so that nobody who has
         connected is lost when one of them closes. Ours from now on, whatever happens.
         journal: where its requests are entered; None = one of its own. metrics: answers
-        `GET /metrics`; None = that is a request like any other.
+        `GET /metrics`; None = that is a request like any other. packs_replies: whether replies are
+        compressed for clients that accept it.
         Raises: DoorError with MindSpore Serving's texts.
         """
         assert handler.body_bytes_max == max_msg_mb_size * limits.MIB, max_msg_mb_size
@@ -88,9 +97,8 @@ class RestDoor:
                 listener.close()
             raise DoorError(str(error)) from None
         listener = listener or await _listen(where, address)
-        server = uvicorn.Server(
-            _settings(_Application(handler, journal or Journal(), metrics), patience)
-        )
+        application = _Application(handler, journal or Journal(), metrics, packs_replies)
+        server = uvicorn.Server(_settings(application, patience))
         server.config.load()
         make_connection = partial(
             HttpConnection,
@@ -153,10 +161,17 @@ async def _wait_lost(connections: Any, timeout_s: float | None) -> None:
 class _Application:
     """The ASGI application: reads the body, asks the handler, sends the answer."""
 
-    def __init__(self, handler: HttpHandler, journal: Journal, metrics: Metrics | None) -> None:
+    def __init__(
+        self,
+        handler: HttpHandler,
+        journal: Journal,
+        metrics: Metrics | None,
+        packs_replies: bool,
+    ) -> None:
         self._handler = handler
         self._journal = journal
         self._metrics = metrics
+        self._packs_replies = packs_replies
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = HttpRequest(scope["method"], scope["raw_path"], scope["headers"])
@@ -175,6 +190,8 @@ class _Application:
                 exchange.reading_ns = reading_ms * 1_000_000
             exchange.request_bytes = 0 if body is None else len(body)
             answer = await self._handler.handle(request._replace(body=body, reading_ms=reading_ms))
+            if self._packs_replies:
+                answer = await _packed(answer, request)
         except (asyncio.CancelledError, _GoneError):
             exchange.fail("cancelled")
             if connection.is_abandoned:
@@ -211,7 +228,8 @@ class _Application:
             return
         accept = request.header(_ACCEPT) or b""
         content_type, text = await metrics(accept.decode("latin-1"))
-        await _send(send, HttpAnswer(200, text, (), content_type.encode()))
+        answer = HttpAnswer(200, text, (), content_type.encode())
+        await _send(send, await _packed(answer, request) if self._packs_replies else answer)
 
     async def _read_body(self, receive: Any) -> bytes | None:
         message = await receive()
@@ -235,6 +253,23 @@ class _Application:
                 return b"".join(chunks) if size <= self._handler.body_bytes_max else None
             message = await receive()
         raise _GoneError
+
+
+async def _packed(answer: HttpAnswer, request: HttpRequest) -> HttpAnswer:
+    """The answer as the client accepts it, compressed if that makes it smaller."""
+    body = answer.body
+    if len(body) < PACKED_BYTES_MIN:
+        return answer
+    coding = accepted_coding(request.header(b"accept-encoding"))
+    varies = (*answer.headers, (b"vary", b"accept-encoding"))
+    if coding is not None:
+        if len(body) <= INLINE_BYTES_MAX:
+            shorter = packed(body, coding)
+        else:
+            shorter = await off_loop(packed, body, coding)
+        if len(shorter) < len(body):
+            return answer._replace(body=shorter, headers=(*varies, (b"content-encoding", coding)))
+    return answer._replace(headers=varies)
 
 
 async def _send(send: Any, answer: HttpAnswer) -> None:

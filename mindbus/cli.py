@@ -271,6 +271,7 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         worker_log_directory=config.worker_log_directory,
         has_access_log=config.access_log == "on",
         npu_smi=config.npu_smi,
+        rest_compression=config.rest_compression == "on",
     )
 
 

@@ -84,6 +84,7 @@ class ServeConfig:
     worker_log_directory: Path | None = None
     access_log: str = "off"
     npu_smi: str | None = None
+    rest_compression: str = "off"
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -276,6 +277,12 @@ SETTINGS = (
         "on|off",
         one_of(("on", "off")),
         "a line in the log for each request at the doors (default: off)",
+    ),
+    Setting(
+        "rest_compression",
+        "on|off",
+        one_of(("on", "off")),
+        "compress replies of 1 KiB and more for REST clients that accept it (default: off)",
     ),
     Setting(
         "npu_smi",

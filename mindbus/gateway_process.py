@@ -6,7 +6,7 @@
      "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
      "drain_patience_ms": n, "control_path": path, "model_control": bool, "parent_pid": pid,
      "slot": name, "has_access_log": false | null, "tells_numbers": false,
-     "npu_smi": program | null, "settings_control": bool}
+     "npu_smi": program | null, "settings_control": bool, "packs_replies": bool}
 
 (`control_path`: of the supervisor's control socket; without it, readiness is what the broker says.
 `model_control`, `settings_control`: whether clients may have versions loaded, or change log and
@@ -112,6 +112,7 @@ class Gateway:
         self.producers_addresses: list[str] = document["producers_addresses"]
         self.workers_address: str | None = None
         self._connection_age_ms: int = document.get("connection_age_ms", 0)
+        self._packs_replies: bool = document.get("packs_replies", False)
         self._embedded: EmbeddedBus | None = None
         if document["mode"] == "embedded":
             requests_max = document.get("requests_max", limits.REQUESTS_MAX_DEFAULT)
@@ -185,6 +186,7 @@ class Gateway:
             listener=listener,
             journal=self._journal,
             metrics=self._scraper.scrape,
+            packs_replies=self._packs_replies,
         )
         self._doors.append(door)
         log.info("door opened", address=door.address)

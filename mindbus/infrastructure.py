@@ -34,6 +34,7 @@ def infrastructure_specs(
         "has_access_log": settings.has_access_log,
         "tells_numbers": settings.gateways > 1,
         "npu_smi": settings.npu_smi,
+        "packs_replies": settings.rest_compression,
     }
     commands = settings.commands
     if settings.mode == EMBEDDED:

@@ -96,6 +96,7 @@ class ServerSettings:
     worker_log_directory: Path | None = None
     has_access_log: bool | None = None
     npu_smi: str | None = None
+    rest_compression: bool = False
     ascend_root: Path = ASCEND_ROOT
     commands: Commands = field(default_factory=Commands)
     hang: HangLimits = field(default_factory=HangLimits)

@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=["embedded", "standalone"])
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    flags = ("--device-ids", "0,1", "--settings-control", "explicit")
+    flags = ("--device-ids", "0,1", "--settings-control", "explicit", "--rest-compression", "on")
     with probe_server(*flags, "--mode", request.param) as running:
         yield running
 

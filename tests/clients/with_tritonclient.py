@@ -177,6 +177,13 @@ def check_http(address):
                 response_compression_algorithm=algorithm,
             )  # fmt: skip
             assert np.array_equal(result.as_numpy("y"), 2 * ROWS)
+            many = np.tile(ROWS, (200, 1))
+            large = filled(triton_http.InferInput, "x", many, "FP32")
+            result = client.infer(
+                "probe.double", [large], request_compression_algorithm=algorithm,
+                response_compression_algorithm=algorithm,
+            )  # fmt: skip
+            assert np.array_equal(result.as_numpy("y"), 2 * many)
         texts = np.array([b"one", b"two"], np.object_)
         for is_binary in (True, False):
             tensor = filled(triton_http.InferInput, "x", texts, "BYTES", binary_data=is_binary)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.content_coding import unpacked
 from gateway.http_messages import HttpAnswer, HttpRequest
 from gateway.oip_repository import NOT_ALLOWED
 from gateway.oip_rest_handler import OipRestHandler
@@ -22,7 +23,6 @@ from gateway.oip_rest_target import OipTarget, parse_oip_target
 from gateway.rest_door import RestDoor
 from gateway.rest_router import RestRouter
 from gateway.restful_handler import RestfulHandler
-from gateway.unpacking import unpacked
 from protocol import head as heads
 from protocol import limits
 from protocol.errors import RequestError
