@@ -11,8 +11,10 @@ from workers.supervisor.stop_policy import WORKER
 
 
 def current_spec(spec: ChildSpec, members: Iterable[Member], log_level: int | None) -> ChildSpec:
-    """The spec with the log's level, and for a broker the services that have, or get, workers."""
-    document = {**spec.document, "log_level": log_level}
+    """The spec with what was changed: the log's level, and a broker's services with workers."""
+    document = dict(spec.document)
+    if log_level is not None:
+        document["log_level"] = log_level
     if spec.kind != WORKER:
         document["services"] = sorted(
             {
