@@ -77,7 +77,8 @@ class Acceptor:
                 self._pause(error)
                 return
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._open(connection))
             self.opening.add(task)
             task.add_done_callback(self.opening.discard)

@@ -23,7 +23,7 @@ class Rpcs(NamedTuple):
     server_streams: Mapping[str, ServerStream]
     both_streams: Mapping[str, BothStreams]
 
-    def __or__(self, other: Rpcs) -> Rpcs:  # type: ignore[override]
+    def __or__(self, other: Rpcs) -> Rpcs:
         """All of both."""
         return Rpcs(
             {**self.unary, **other.unary},

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-
-from telemetry.log import get_logger
-
-log = get_logger("GATEWAY")
-
-#: At most one line about failed handshakes of a door in this time.
-FAILURE_LOG_INTERVAL_NS = 1_000_000_000
+from gateway.rare_warning import RareWarning
 
 #: What MindSpore Serving's RESTful door offers under TLS 1.2. Its PSK cipher is left out: nobody
 #: can set a pre-shared key. TLS 1.3 keeps the library's own list.
@@ -68,12 +60,28 @@ class TlsSettings:
         )
 
 
-def grpc_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
-    """Credentials of the gRPC door. Raises: OSError naming the file that cannot be read."""
-    key = Path(tls.private_key).read_bytes()
-    chain = Path(tls.certificate).read_bytes()
-    roots = Path(tls.custom_ca).read_bytes() if tls.custom_ca else None
-    return grpc.ssl_server_credentials([(key, chain)], roots, tls.verify_client)
+def grpc_context(tls: TlsSettings) -> ssl.SSLContext:
+    """The TLS context of the gRPC door: TLS 1.2 or later, and HTTP/2.
+
+    Client certificates are verified against `custom_ca` only. Raises: OSError naming the file that
+    cannot be read; TlsError for one that cannot be used.
+    """
+    for path in (tls.private_key, tls.certificate, tls.custom_ca):
+        if path:
+            Path(path).read_bytes()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslobject_class = _handshake_class()
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: "")
+        if tls.custom_ca:
+            context.load_verify_locations(tls.custom_ca)
+    except (OSError, ValueError) as error:
+        raise TlsError(str(error)) from None
+    if tls.verify_client:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def rest_context(tls: TlsSettings) -> ssl.SSLContext:
@@ -119,24 +127,17 @@ def _handshake_class() -> type[ssl.SSLObject]:
     A client that speaks plain HTTP, trusts another authority or has no certificate is told little
     or nothing by TLS, and the event loop says nothing at all.
     """
-    failures = 0
-    due_ns = 0
+    warn = RareWarning("TLS handshake failed")
 
     class Handshake(ssl.SSLObject):
         def do_handshake(self) -> None:
             """Go on as far as what has come allows; the event loop calls it again."""
-            nonlocal failures, due_ns
             try:
                 super().do_handshake()
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise
             except ssl.SSLError as error:
-                failures += 1
-                now_ns = time.monotonic_ns()
-                if now_ns >= due_ns:
-                    log.warning("TLS handshake failed", reason=str(error), failures=failures)
-                    failures = 0
-                    due_ns = now_ns + FAILURE_LOG_INTERVAL_NS
+                warn(reason=str(error))
                 raise
 
     return Handshake

@@ -261,7 +261,6 @@ def _server_settings(config: ServeConfig) -> ServerSettings:
         ready_ms=config.ready_ms,
         model_control=config.model_control == EXPLICIT,
         settings_control=config.settings_control == EXPLICIT,
-        connection_age_ms=config.connection_age_ms,
         producers_addresses=config.producers_addresses,
         grace_ms=config.grace_ms,
         restarts=RestartLimits(

@@ -41,7 +41,6 @@ GRACE_MS_DEFAULT = 10_000
 GRACE_MS_MAX = 86_400_000
 DEVICE_LIMIT_MS_DEFAULT = 30_000
 #: gRPC (proposal A9) has servers end old connections, so that clients spread over new ones.
-CONNECTION_AGE_MS_DEFAULT = 60_000
 GATEWAYS_MAX = 64
 #: MindSpore Serving's limit of `num_parallel_workers`.
 EXTRA_WORKERS_MAX = 64
@@ -80,7 +79,6 @@ class ServeConfig:
     model_control: str = "none"
     settings_control: str = "none"
     device_limit_ms: int = DEVICE_LIMIT_MS_DEFAULT
-    connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     worker_log_directory: Path | None = None
     access_log: str = "off"
     npu_smi: str | None = None
@@ -257,14 +255,6 @@ SETTINGS = (
         whole_number(0, GRACE_MS_MAX),
         "how long a device that is busy is tried again before its slot is given up "
         f"(default: {DEVICE_LIMIT_MS_DEFAULT})",
-    ),
-    Setting(
-        "connection_age_ms",
-        "N",
-        whole_number(0, GRACE_MS_MAX),
-        "in mode standalone gRPC clients are told to connect again after this time, so that a "
-        f"gateway can go without a failed call; 0: never (default: {CONNECTION_AGE_MS_DEFAULT})",
-        flag="--grpc-connection-age-ms",
     ),
     Setting(
         "worker_log_directory",

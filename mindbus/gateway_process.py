@@ -3,7 +3,7 @@
 `python -m mindbus.gateway_process` reads one JSON document on stdin
 
     {"mode": "embedded" | "remote", "producers_addresses": [address, …], "workers_address": address,
-     "requests_max": n, "services": ["add/1", …], "connection_age_ms": n,
+     "requests_max": n, "services": ["add/1", …],
      "drain_patience_ms": n, "control_path": path, "model_control": bool, "parent_pid": pid,
      "slot": name, "has_access_log": false | null, "tells_numbers": false,
      "npu_smi": program | null, "settings_control": bool, "packs_replies": bool}
@@ -15,16 +15,16 @@ already, because this gateway takes the place of another one)
 and takes commands, one JSON line each, on the socket whose descriptor is in MINDBUS_CONTROL_FD:
 
     {"id": 1, "command": "open_grpc" | "open_rest", "address": "127.0.0.1:5500",
-     "max_msg_mb_size": 100, "tls": {…} | null, "reuse_port": false}
+     "max_msg_mb_size": 100, "tls": {…} | null}
                                                        -> {"id": 1, "ok": true, "address": bound}
     {"id": 2, "command": "limits", "requests_max": n}  -> {"id": 2, "ok": true}
     {"id": 3, "command": "settings", "log_level": n | null, "is_tracing": true, "trace_rate": n}
                                                        -> {"id": 3, "ok": true}
     {"id": 4, "command": "drain", "grace_ms": n,
-     "leave": {"idle_ms": n, "grpc_place": [n, n]} | null}
+     "leave": {"idle_ms": n} | null}
                                                        -> {"id": 4, "ok": true}
 
-`open_rest` may carry a listening socket as ancillary data (SCM_RIGHTS), a copy of another
+Both of `open_…` may carry a listening socket as ancillary data (SCM_RIGHTS), a copy of another
 gateway's, and then has `"fds": 1`; so has the answer, with a copy of the one that it listens with.
 `leave`: other gateways listen at the same addresses, and get the clients: see `leave` of the doors.
 
@@ -111,7 +111,6 @@ class Gateway:
         self._doors: list[GrpcDoor | RestDoor] = []
         self.producers_addresses: list[str] = document["producers_addresses"]
         self.workers_address: str | None = None
-        self._connection_age_ms: int = document.get("connection_age_ms", 0)
         self._packs_replies: bool = document.get("packs_replies", False)
         self._embedded: EmbeddedBus | None = None
         if document["mode"] == "embedded":
@@ -146,9 +145,13 @@ class Gateway:
         )
 
     async def open_grpc(
-        self, address: str, max_msg_mb_size: int, tls: TlsSettings | None, reuse_port: bool = False
+        self,
+        address: str,
+        max_msg_mb_size: int,
+        tls: TlsSettings | None,
+        listener: socket.socket | None = None,
     ) -> GrpcDoor:
-        """Open the gRPC door; it knows the address that it got. Raises DoorError."""
+        """Open the gRPC door, perhaps with a listening socket that is there. Raises DoorError."""
         oip = OipHandler(self._bus, self._oip)
         door = await GrpcDoor.open(
             MsServiceHandler(self._bus),
@@ -156,8 +159,7 @@ class Gateway:
             max_msg_mb_size,
             tls,
             rpcs=oip.rpcs() | self._health.rpcs() | ReflectionService().rpcs(),
-            reuse_port=reuse_port,
-            connection_age_ms=self._connection_age_ms if reuse_port else 0,
+            listener=listener,
             journal=self._journal,
         )
         self._doors.append(door)
@@ -210,17 +212,10 @@ class Gateway:
         ended = asyncio.Event() if self._embedded is None else self._embedded.ended
         await ended.wait()
 
-    async def leave(self, idle_ms: int, grpc_place: tuple[int, int]) -> None:
+    async def leave(self, idle_ms: int) -> None:
         """Leave the clients to other gateways, as long as that takes; then `drain`."""
         self._health.leave()
-        await asyncio.gather(
-            *(
-                door.leave(*grpc_place)
-                if isinstance(door, GrpcDoor)
-                else door.leave(idle_ms / 1_000)
-                for door in self._doors
-            )
-        )
+        await asyncio.gather(*(door.leave(idle_ms / 1_000) for door in self._doors))
 
     async def drain(self, grace_ms: int) -> None:
         """Close the doors, let running requests finish within the grace. Idempotent."""
@@ -291,14 +286,16 @@ class CommandChannel:
     async def _run(self, command: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         """What to add to the answer, and the descriptors that go with it."""
         gateway = self._gateway
+
+        def listener() -> socket.socket | None:
+            return self._take_listener() if command.get("fds") else None
+
         match command["command"]:
             case "open_grpc":
-                is_shared = command.get("reuse_port", False)
-                grpc_door = await gateway.open_grpc(*_door_settings(command), is_shared)
-                return {"address": grpc_door.address}, []
+                grpc_door = await gateway.open_grpc(*_door_settings(command), listener())
+                return {"address": grpc_door.address, "fds": 1}, [grpc_door.listener.fileno()]
             case "open_rest":
-                listener = self._take_listener() if command.get("fds") else None
-                door = await gateway.open_rest(*_door_settings(command), listener)
+                door = await gateway.open_rest(*_door_settings(command), listener())
                 return {"address": door.address, "fds": 1}, [door.listener.fileno()]
             case "limits":
                 gateway.set_requests_max(command["requests_max"])
@@ -306,10 +303,7 @@ class CommandChannel:
                 gateway.live.follow({name: command[name] for name in LiveSettings._fields})
             case "drain":
                 if leave := command.get("leave"):
-                    try:
-                        await gateway.leave(leave["idle_ms"], tuple(leave["grpc_place"]))
-                    except OSError as error:  # a kernel or a sandbox that does not allow it
-                        log.warning("gateway cannot leave gently", error=str(error))
+                    await gateway.leave(leave["idle_ms"])
                 await gateway.drain(command["grace_ms"])
             case name:
                 raise ValueError(f"command {name!r} is unknown")

@@ -44,7 +44,6 @@ def infrastructure_specs(
     grace_ms = doors_grace_ms(settings.grace_ms)
     broker = {**document, "grace_ms": grace_ms}
     remote = {**document, **doors, "drain_patience_ms": grace_ms + BROKER_START_MS}
-    remote["connection_age_ms"] = settings.connection_age_ms
     gateways = [
         ChildSpec(f"gateway/{number}", GATEWAY, commands.gateway, remote, CONTROL_FD)
         for number in range(settings.gateways)

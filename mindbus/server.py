@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from mindbus.config import CONNECTION_AGE_MS_DEFAULT, EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
+from mindbus.config import EMBEDDED, GRACE_MS_DEFAULT, STANDALONE
 from mindbus.infrastructure import infrastructure_specs
 from mindbus.mindspore_check import library_environment
 from mindbus.servables import ServableLaunch, check_servable, worker_document, worker_slot
@@ -89,7 +89,6 @@ class ServerSettings:
     ready_ms: int = limits.READY_MS
     model_control: bool = False
     settings_control: bool = False
-    connection_age_ms: int = CONNECTION_AGE_MS_DEFAULT
     producers_addresses: tuple[str, ...] = ()
     grace_ms: int = GRACE_MS_DEFAULT
     restarts: RestartLimits = field(default_factory=RestartLimits)
@@ -288,7 +287,7 @@ class Server:
             raise StartError(str(error)) from None
         chance = random.Random()  # noqa: S311 - spreads restarts, keeps no secret
         mode, restarts, hang = self.settings.mode, self.settings.restarts, self.settings.hang
-        supervisor = Supervisor(directory, mode, restarts, chance, mode == STANDALONE, hang)
+        supervisor = Supervisor(directory, mode, restarts, chance, hang)
         supervisor.start()
         self._supervisor = supervisor
         self._infrastructure = supervisor.add(

@@ -43,8 +43,14 @@ class Http2Client:
         client._send(SETTINGS, 0, 0, b"")
         return client
 
-    def call(self, body: bytes) -> int:
-        """Send one `Predict` with this message. Returns the number of its stream."""
+    def call(self, body: bytes, *more: tuple[str, str]) -> int:
+        """Send one `Predict` with this message and more headers. Returns its stream's number."""
+        stream = self.open_call(*more)
+        self._send(DATA, END_STREAM, stream, b"\0" + struct.pack("!I", len(body)) + body)
+        return stream
+
+    def open_call(self, *more: tuple[str, str]) -> int:
+        """Begin a `Predict`, with no message yet. Returns its stream's number."""
         self._stream += 2
         fields = (
             (b":method", b"POST"),
@@ -53,6 +59,7 @@ class Http2Client:
             (b":authority", b"localhost"),
             (b"content-type", b"application/grpc"),
             (b"te", b"trailers"),
+            *((name.encode(), value.encode()) for name, value in more),
         )
         # HPACK: literals that nobody remembers, with new names (RFC 7541, 6.2.2).
         block = b"".join(
@@ -60,7 +67,6 @@ class Http2Client:
             for name, value in fields
         )
         self._send(HEADERS, END_HEADERS, self._stream, block)
-        self._send(DATA, END_STREAM, self._stream, b"\0" + struct.pack("!I", len(body)) + body)
         return self._stream
 
     def allow(self, stream: int, size: int) -> None:
@@ -83,6 +89,22 @@ class Http2Client:
             elif stream:
                 self.data_bytes[stream] += size if kind == DATA else 0
                 return Frame(kind, flags, stream, payload)
+
+    async def receive_end(self, stream: int) -> int:
+        """Wait for a call's end. Returns how many bytes its messages had, with their framing."""
+        while True:
+            frame = await self.receive()
+            assert frame.kind != RST_STREAM
+            if frame.stream == stream and frame.flags & END_STREAM:
+                return self.data_bytes[stream]
+
+    async def wait_closed(self) -> bool:
+        """Answer pings until the server closes the connection."""
+        try:
+            await self.receive()
+        except asyncio.IncompleteReadError as error:
+            return not error.partial
+        return False
 
     def close(self) -> None:
         """Leave without a word."""

@@ -279,6 +279,167 @@ def test_closing_lets_running_calls_finish_and_takes_no_more() -> None:
     on_door(scene)
 
 
+# ---------------------------------------------------------------- leaving
+
+
+@pytest.mark.shows("F25")
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_two_doors_accept_from_one_queue_and_either_may_close(run) -> None:  # type: ignore[no-untyped-def]
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        other_echo = Echo()
+        other = await GrpcDoor.open(other_echo, door.address, 1, listener=door.listener.dup())
+        assert other.address == door.address
+        await door.close(0)
+        for _ in range(3):
+            async with grpc.aio.insecure_channel(door.address) as channel:
+                assert await channel.unary_unary(PREDICT)(b"x") == b"x"
+        assert (len(echo.budgets_ms), len(other_echo.budgets_ms)) == (0, 3)
+        await other.close(0)
+
+    on_door(scene, run=run)
+
+
+@pytest.mark.shows("F25")
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_client_that_never_stops_calling_and_never_retries_loses_no_call(run) -> None:  # type: ignore[no-untyped-def]
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        doors = [door]
+        answered = 0
+        is_over = asyncio.Event()
+
+        async def ask() -> None:
+            nonlocal answered
+            while not is_over.is_set():
+                assert await call(b"x") == b"x"
+                answered += 1
+
+        clients = [asyncio.ensure_future(ask()) for _ in range(8)]
+        for _ in range(10):
+            before = answered
+            while answered < before + 50:
+                await asyncio.sleep(0.001)
+            doors.append(
+                await GrpcDoor.open(Echo(), door.address, 1, listener=doors[-1].listener.dup())
+            )
+            await doors[-2].leave(5)
+            await doors[-2].close(5)
+        is_over.set()
+        await asyncio.gather(*clients)
+        await doors[-1].close(0)
+
+    on_door(scene, run=run)
+
+
+def test_who_leaves_finishes_what_runs_and_ends_its_idle_connections() -> None:
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        idle = await Http2Client.connect(door.address)
+        assert (await idle.receive_end(idle.call(b"x"))) == 6
+        echo.arrived.clear()
+        running = asyncio.ensure_future(call(b"slow"))
+        await asyncio.wait_for(echo.arrived.wait(), 10)
+        leaving = asyncio.create_task(door.leave(20))
+        assert await idle.wait_closed()
+        assert not leaving.done()
+        echo.finish.set()
+        assert await running == b"slow"
+        await asyncio.wait_for(leaving, 10)
+
+    on_door(scene)
+
+
+def test_a_call_that_does_not_end_within_the_grace_is_told_so() -> None:
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        running = asyncio.ensure_future(call(b"slow"))
+        await asyncio.wait_for(echo.arrived.wait(), 10)
+        await door.close(0.05)
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await running
+        assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert ended.value.details() == "the server is going down"
+        assert echo.cancelled.is_set()
+
+    on_door(scene)
+
+
+# ---------------------------------------------------------------- raw clients
+
+
+def test_the_server_ends_a_call_at_its_deadline_also_for_a_client_that_does_not() -> None:
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        client = await Http2Client.connect(door.address)
+        client.call(b"slow", ("grpc-timeout", "50m"))
+        frame = await asyncio.wait_for(client.receive(), 10)
+        assert frame.flags & END_STREAM
+        assert b"\x0bgrpc-status\x014" in frame.payload
+        await asyncio.wait_for(echo.cancelled.wait(), 10)
+        # and one whose message never comes
+        client.open_call(("grpc-timeout", "50m"))
+        frame = await asyncio.wait_for(client.receive(), 10)
+        assert b"\x0bgrpc-status\x014" in frame.payload
+        assert len(echo.budgets_ms) == 1
+        client.close()
+
+    on_door(scene)
+
+
+def test_who_speaks_something_else_is_told_and_others_are_served() -> None:
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        host, _, port = door.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"this is not HTTP/2" in await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert await call(b"x") == b"x"
+
+    on_door(scene)
+
+
+def test_a_client_that_goes_away_cancels_what_it_asked_for() -> None:
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        client = await Http2Client.connect(door.address)
+        client.call(b"slow")
+        await asyncio.wait_for(echo.arrived.wait(), 10)
+        client.close()
+        await asyncio.wait_for(echo.cancelled.wait(), 10)
+
+    on_door(scene)
+
+
+def test_a_bug_of_a_handler_is_an_internal_error_and_the_connection_goes_on() -> None:
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await call(b"bigx")  # which is no number
+        assert failed.value.code() == grpc.StatusCode.INTERNAL
+        assert await call(b"x") == b"x"
+
+    on_door(scene)
+
+
+def test_compressed_requests_are_unpacked() -> None:
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            assert await call(b"x" * 10_000, compression=compression) == b"x" * 10_000
+
+    on_door(scene)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_large_messages_go_both_ways(run) -> None:  # type: ignore[no-untyped-def]
+    body = bytes(range(256)) * (200 * 1024)  # 50 MiB
+
+    async def play() -> None:
+        door = await GrpcDoor.open(Echo(), "127.0.0.1:0", 64)
+        try:
+            async with grpc.aio.insecure_channel(door.address, options=UNLIMITED) as channel:
+                call = channel.unary_unary(PREDICT)
+                replies = await asyncio.gather(*(call(body) for _ in range(3)))
+                assert all(reply == body for reply in replies)
+        finally:
+            await door.close(0)
+
+    run(play())
+
+
 # ---------------------------------------------------------------- TLS
 
 

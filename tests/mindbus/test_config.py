@@ -49,7 +49,6 @@ def test_every_setting_has_a_flag_and_a_variable_that_mean_the_same() -> None:
         "model_control": "explicit",
         "settings_control": "explicit",
         "rest_compression": "on",
-        "connection_age_ms": "1",
         "device_limit_ms": "1",
         "worker_log_directory": "/l",
         "access_log": "on",

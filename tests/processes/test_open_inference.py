@@ -243,7 +243,7 @@ def test_what_is_replaced_under_load_costs_no_request(
 ) -> None:
     flags = ["--mode", mode]
     if mode == "standalone":
-        flags += ["--gateways", "2", "--grpc-connection-age-ms", "1000"]
+        flags += ["--gateways", "2"]
     with probe_server(*flags) as server:
         clients = [make(server) for make in (rest_client, grpc_client, rest_client, grpc_client)]
         with load(lambda number: clients[number], clients=4) as running:

@@ -56,8 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
 def soak(mode: str, seed: int, seconds: float) -> list[str]:
     """One server in one mode. Prints a summary; returns what was wrong."""
     flags = ("--servable", "probe", "--backend", "numpy", "--device-ids", "0,1", "--mode", mode)
-    if mode == "standalone":  # a gateway leaves when its connections are too old
-        flags += ("--grpc-connection-age-ms", "2000")
     with versions_of_probe() as directory, ServerProcess(directory, *flags) as server:
         crowd, faults, meter = Crowd(server, seed), Faults(server, seed), Meter()
         dice = random.Random(seed + 1)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from workers.supervisor.door_table import GRPC, REST, Door, DoorTable, Settled
 
 
@@ -95,46 +93,16 @@ def test_a_successor_that_cannot_open_a_settled_door_is_broken() -> None:
 
 
 def test_a_second_gateway_gets_the_address_that_the_first_one_bound() -> None:
-    table = DoorTable(is_shared=True)
+    table = DoorTable()
     table.gateway_started("gateway/0")
     table.gateway_started("gateway/1")
     table.add(grpc_door())
-    assert sent(table) == [("gateway/0", command(1, GRPC, "127.0.0.1:0", reuse_port=True))]
+    assert sent(table) == [("gateway/0", command(1, GRPC, "127.0.0.1:0"))]
     table.receive_reply({"id": 1, "ok": True, "address": "127.0.0.1:9"})
     assert settled(table) == []
-    assert sent(table) == [("gateway/1", command(2, GRPC, "127.0.0.1:9", reuse_port=True))]
+    assert sent(table) == [("gateway/1", command(2, GRPC, "127.0.0.1:9"))]
     table.receive_reply({"id": 2, "ok": True, "address": "127.0.0.1:9"})
     assert settled(table) == [Settled(GRPC, "127.0.0.1:9")]
-
-
-@pytest.mark.shows("F25")
-def test_gateways_that_share_a_port_open_it_one_after_the_other() -> None:
-    table = DoorTable(is_shared=True)
-    table.add(grpc_door())
-    open_at(table, "gateway/0", "127.0.0.1:9")
-    table.gateway_started("gateway/1")
-    table.gateway_started("gateway/2")
-    table.gateway_started("gateway/3")
-    for number in (1, 2, 3):
-        ((gateway, asked),) = sent(table)
-        assert gateway == f"gateway/{number}"
-        table.receive_reply({"id": asked["id"], "ok": True, "address": "127.0.0.1:9"})
-    assert [table.place(GRPC, f"gateway/{number}") for number in range(4)] == [
-        (number, 4) for number in range(4)
-    ]
-    assert sent(table) == []
-
-
-def test_the_next_gateway_is_asked_when_the_one_before_it_dies_without_an_answer() -> None:
-    table = DoorTable(is_shared=True)
-    table.add(grpc_door())
-    open_at(table, "gateway/0", "127.0.0.1:9")
-    table.gateway_started("gateway/1")
-    table.gateway_started("gateway/2")
-    sent(table)
-    table.gateway_lost("gateway/1")
-    ((gateway, _),) = sent(table)
-    assert gateway == "gateway/2"
 
 
 def test_a_gateway_that_dies_while_it_is_asked_hands_the_door_to_its_successor() -> None:

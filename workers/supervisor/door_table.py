@@ -3,10 +3,8 @@
 Rules
 1. A door is asked of one gateway first: that one finds out whether the address can be had, and
    which port a port 0 became. The others, and every successor, get the address it was bound to.
-2. Gateways that share a port by SO_REUSEPORT are asked one after the other, so that the order of
-   their answers is the order in which the kernel keeps their listeners.
-3. A door is settled when every gateway that is here has it open, or when the first asking failed.
-4. A gateway is complete when every bound door is open there; one that cannot open a door that was
+2. A door is settled when every gateway that is here has it open, or when the first asking failed.
+3. A gateway is complete when every bound door is open there; one that cannot open a door that was
    settled before is broken, and its slot's restart policy takes over.
 """
 
@@ -34,9 +32,7 @@ class Door:
     """One address that clients come in by.
 
     bound: the address it has, None until a gateway could open it. open_at, asking: gateways that
-    have it open, and that were asked and have not answered. listeners: those that have it open, in
-    the order in which the kernel keeps listeners that share a port: who goes leaves its place to
-    the last one. Wrong only if one dies in the moment in which another one opens the door.
+    have it open, and that were asked and have not answered.
     """
 
     kind: str
@@ -46,7 +42,6 @@ class Door:
     bound: str | None = None
     is_settled: bool = False
     open_at: set[str] = field(default_factory=set)
-    listeners: list[str] = field(default_factory=list)
     asking: set[str] = field(default_factory=set)
 
 
@@ -62,9 +57,7 @@ class Settled:
 class DoorTable:
     """The doors of one server, over all of its gateways. Empty what it appends to the lists."""
 
-    def __init__(self, is_shared: bool = False) -> None:
-        """is_shared: several gateways listen on one address and need SO_REUSEPORT for it."""
-        self._is_shared = is_shared
+    def __init__(self) -> None:
         self._doors: dict[str, Door] = {}
         self._gateways: list[str] = []
         self._asked: dict[int, tuple[str, str]] = {}
@@ -107,9 +100,6 @@ class DoorTable:
         self._asked = {key: asked for key, asked in self._asked.items() if asked[0] != gateway}
         for door in self._doors.values():
             door.open_at.discard(gateway)
-            if gateway in door.listeners:
-                door.listeners[door.listeners.index(gateway)] = door.listeners[-1]
-                door.listeners.pop()
             door.asking.discard(gateway)
         self._advance()
 
@@ -123,7 +113,6 @@ class DoorTable:
         door.asking.discard(gateway)
         if reply.get("ok"):
             door.open_at.add(gateway)
-            door.listeners.append(gateway)
             if door.bound is None:
                 door.bound = str(reply.get("address") or door.address)
         elif door.is_settled:
@@ -132,13 +121,6 @@ class DoorTable:
             del self._doors[door.kind]
             self.settled.append(Settled(door.kind, None, str(reply.get("error"))))
         self._advance()
-
-    def place(self, kind: str, gateway: str) -> tuple[int, int]:
-        """Which of how many listeners of a door is a gateway's; (0, 0) if it has none."""
-        door = self._doors.get(kind)
-        if door is None or gateway not in door.listeners:
-            return 0, 0
-        return door.listeners.index(gateway), len(door.listeners)
 
     def kind_asked(self, reply: Mapping[str, Any]) -> str | None:
         """The kind of the door that a reply is about; None if nothing was asked."""
@@ -158,8 +140,6 @@ class DoorTable:
                     self._ask(self._gateways[0], door)
                 continue
             for gateway in self._gateways:
-                if self._is_shared and door.asking:
-                    break
                 if gateway not in door.open_at and gateway not in door.asking:
                     self._ask(gateway, door)
             if not door.is_settled and not door.asking and door.open_at:
@@ -177,6 +157,4 @@ class DoorTable:
             "max_msg_mb_size": door.max_msg_mb_size,
             "tls": door.tls,
         }
-        if self._is_shared:
-            command["reuse_port"] = True
         self.outbox.append((gateway, command))

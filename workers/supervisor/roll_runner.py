@@ -11,7 +11,6 @@ from workers.servable.loader import resolve_version
 from workers.supervisor import slot as slots
 from workers.supervisor.child import ChildSpec
 from workers.supervisor.crew import Crew
-from workers.supervisor.door_table import GRPC
 from workers.supervisor.loss_reporter import LossReporter
 from workers.supervisor.member import Member
 from workers.supervisor.roll import SURGE, Begin, Drain, Forget, Replacement, Roll, Withdraw
@@ -141,11 +140,6 @@ class RollRunner:
             raise RollError(
                 f"the {kind} cannot be restarted in mode embedded: the broker is inside of the "
                 "gateway, and what waits there would be lost; serve with --mode standalone"
-            )
-        address = self._crew.doors.addresses().get(GRPC, "")
-        if kind == GATEWAY and address.startswith("unix:"):
-            raise RollError(
-                f"gateways cannot be restarted one by one: two of them cannot listen at {address}"
             )
 
     # ------------------------------------------------------------ to another version
@@ -280,11 +274,8 @@ class RollRunner:
             return
         if member.spec.kind == GATEWAY and member.slot.state == slots.READY:
             member.leaves_when_drained = True
-            # It waits until its clients' connections have grown too old (`gateway.grpc_door`).
-            age_ms = int(member.spec.document.get("connection_age_ms", 0))
-            member.slot.allow_drain(2 * age_ms + IDLE_MS)
-            place = self._crew.doors.place(GRPC, member.slot.name)
-            leave = {"idle_ms": IDLE_MS, "grpc_place": place}
+            member.slot.allow_drain(IDLE_MS)
+            leave = {"idle_ms": IDLE_MS}
             grace_ms = doors_grace_ms(self._drain_limit_ms)
             self._crew.close_doors(member, grace_ms, now_ns, leave)
         else:

@@ -76,10 +76,9 @@ class Supervisor:
         mode: str,
         limits: RestartLimits,
         chance: random.Random,
-        is_shared: bool = False,
         hang: HangLimits = HANG_LIMITS,
     ) -> None:
-        """mode: for the status. is_shared: several gateways listen on one address."""
+        """mode: for the status."""
         self.exit_code = EXIT_OK
         #: Why the server went down by itself; None before, and after an ordered stop.
         self.failure: StartError | None = None
@@ -89,7 +88,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._losses = LossReporter(directory.workers_address)
         self._crew = Crew(self._selector, self._losses, limits, chance, self)
-        self._crew.doors = DoorTable(is_shared)
+        self._crew.doors = DoorTable()
         self._rolls = RollRunner(self._crew, self._losses, limits.drain_limit_ms)
         self._watch = Watch(hang)
         self._listener: ControlListener | None = None

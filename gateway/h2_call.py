@@ -1,0 +1,143 @@
+"""One gRPC call on its HTTP/2 stream: its messages put together from the data that comes. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+
+from gateway.h2_frames import MESSAGE_HEAD, MESSAGE_HEAD_BYTES
+from gateway.h2_headers import CallHead
+from protocol import status
+
+#: wbits of zlib for each compression of messages.
+_WBITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+#: What we tell of it to who compresses otherwise.
+ACCEPTED_ENCODINGS = "identity,gzip,deflate"
+
+
+class CallError(Exception):
+    """A call cannot go on; others of its connection can. code: gRPC's."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class Call:
+    """One call. owner: the shell's own, None until it has one."""
+
+    __slots__ = (
+        "_arriving",
+        "_is_packed",
+        "_missing",
+        "end",
+        "has_begun",
+        "head",
+        "is_closed",
+        "is_half_closed",
+        "owner",
+        "stream",
+        "unacknowledged",
+        "unsent",
+        "unsent_bytes",
+        "untaken",
+        "window",
+    )
+
+    def __init__(self, stream: int, head: CallHead, window: int) -> None:
+        self.stream = stream
+        self.head = head
+        self.owner: object = None
+        #: the client has said everything
+        self.is_half_closed = False
+        #: nothing more is sent or taken
+        self.is_closed = False
+        #: bytes that came and that the client has not been told of
+        self.unacknowledged = 0
+        #: messages that nobody has taken
+        self.untaken = 0
+        #: what may be sent on it
+        self.window = window
+        #: the reply's headers were sent
+        self.has_begun = False
+        #: messages that wait for the windows, with their heads
+        self.unsent: deque[memoryview] = deque()
+        self.unsent_bytes = 0
+        #: the block that ends it, once that is known
+        self.end: bytes | None = None
+        #: the message that arrives: its head as far as it is here, then its bytes
+        self._arriving = bytearray()
+        #: bytes of it that are missing; 0 = its head is not complete
+        self._missing = 0
+        self._is_packed = False
+
+    @property
+    def is_within_message(self) -> bool:
+        """A message has begun and is not complete."""
+        return bool(self._missing or self._arriving)
+
+    def take(self, data: bytes, begin: int, end: int, bytes_max: int) -> list[bytes]:
+        """Take data[begin:end] of the stream. Returns the messages that are complete now.
+
+        bytes_max: of a message. Raises: CallError.
+        """
+        messages: list[bytes] = []
+        arriving = self._arriving
+        while begin < end:
+            if not self._missing:
+                if arriving or end - begin < MESSAGE_HEAD_BYTES:
+                    taken = min(MESSAGE_HEAD_BYTES - len(arriving), end - begin)
+                    arriving += data[begin : begin + taken]
+                    begin += taken
+                    if len(arriving) < MESSAGE_HEAD_BYTES:
+                        break
+                    is_packed, size = MESSAGE_HEAD.unpack(arriving)
+                    arriving.clear()
+                else:
+                    is_packed, size = MESSAGE_HEAD.unpack_from(data, begin)
+                    begin += MESSAGE_HEAD_BYTES
+                if size > bytes_max:
+                    raise _too_large(size, bytes_max)
+                self._is_packed = bool(is_packed)
+                if end - begin >= size:  # as nearly always: all of it is here
+                    messages.append(self._plain(data[begin : begin + size], bytes_max))
+                    begin += size
+                    continue
+                self._missing = size
+            taken = min(self._missing, end - begin)
+            arriving += memoryview(data)[begin : begin + taken]
+            self._missing -= taken
+            begin += taken
+            if not self._missing:
+                messages.append(self._plain(bytes(arriving), bytes_max))
+                arriving.clear()
+        return messages
+
+    def _plain(self, body: bytes, bytes_max: int) -> bytes:
+        """The message as it was before it was compressed."""
+        if not self._is_packed:
+            return body
+        wbits = _WBITS.get(self.head.encoding)
+        if wbits is None:
+            raise CallError(
+                status.UNIMPLEMENTED,
+                f"grpc-encoding {self.head.encoding!r:.40} is not one of {ACCEPTED_ENCODINGS}",
+            )
+        unpacker = zlib.decompressobj(wbits)
+        try:
+            plain = unpacker.decompress(body, bytes_max + 1)
+        except zlib.error as error:
+            raise CallError(status.INTERNAL, f"a message cannot be unpacked: {error}") from None
+        if len(plain) > bytes_max:
+            raise _too_large(len(plain), bytes_max)
+        if not unpacker.eof or unpacker.unused_data:
+            raise CallError(status.INTERNAL, "a message is not one compressed stream")
+        return plain
+
+
+def _too_large(size: int, bytes_max: int) -> CallError:
+    """The text that clients know from grpcio."""
+    text = f"SERVER: Received message larger than max ({size} vs. {bytes_max})"
+    return CallError(status.RESOURCE_EXHAUSTED, text)
