@@ -9,15 +9,18 @@ import socket
 import statistics
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 
 from mindbus.bus_client import BusClient
 from mindspore_serving.client import Client
+from protocol import head as heads
 from tests.figures import Figures
 from tests.processes.doors import RestDoor
 from tests.processes.probe import broker_stats, probe_server
@@ -107,21 +110,41 @@ def p99_ms(address: str, count: int = 300) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
+@contextmanager
+def idle_producers(address: str, count: int) -> Iterator[None]:
+    """Sockets of ZeroMQ, connected, that say nothing."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, count + 10)
+    sockets = []
+    try:
+        for _ in range(count):
+            producer = context.socket(zmq.DEALER)
+            producer.connect(address)
+            sockets.append(producer)
+        ping = heads.pack(heads.Head(heads.STATS, request_id=1))
+        sockets[-1].send_multipart([ping])
+        assert sockets[-1].poll(20_000), "the last one is not connected"
+        yield
+    finally:
+        context.destroy(linger=0)
+
+
 @pytest.mark.shows("F19")
 def test_idle_connections_cost_memory_only(figures: Figures, is_full: bool) -> None:
-    wanted = 9_000 if is_full else 600
+    wanted = 9_999 if is_full else 600
     with ExitStack() as idle:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         idle.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        count = min(wanted, hard - 500)
+        count = min(wanted, (hard - 500) * 3 // 4)  # a socket of ZeroMQ's has two descriptors
         server = idle.enter_context(probe_server())
         pid = gateway_pid(server)
         before_mb, before_ms = rss_mb(pid), p99_ms(server.grpc_address)
-        for number in range(count):
+        for number in range(count * 2 // 3):
             address = server.rest_address if number % 2 else server.grpc_address
             host, _, port = address.rpartition(":")
             idle.enter_context(socket.create_connection((host, int(port)), timeout=20))
+        idle.enter_context(idle_producers(server.producers_address, count // 3))
         with_ms = p99_ms(server.grpc_address)
         figures(
             connections=count,
