@@ -1,11 +1,13 @@
-"""One HTTP/1.1 connection of the REST door: uvicorn's, with what a public port needs besides.
+"""One HTTP/1.1 connection of the REST door: httptools' parser, and one answer after the other.
 
-What is added to `HttpToolsProtocol` (written against uvicorn 0.54):
-- the request target as the client sent it, which the URL grammar of MindSpore Serving wants;
+A request is handed on when its body is complete. While it is answered the next one may arrive, and
+is kept until then; further ones are not read. Beside that:
+- the request target is handed on as the client sent it, which the URL grammar of MindSpore Serving
+  wants; of a body over the limit nothing is kept, but it is read to its end, so that the client
+  gets to read the answer;
 - a limit on bytes that bring a request no further (heads, trailers, chunk extensions), for the
-  parser has none; a time limit on a head, and on silence within a body;
-- a client that takes nothing of its reply for as long is given up: a connection holds one reply
-  that is being sent and computes at most one more, but it would hold them for ever;
+  parser has none; a time limit on a head, and on silence within a body and between requests;
+- a client that takes nothing of its reply for as long is given up;
 - verbs that the parser does not know are answered 501, as libevent's server does;
 - an offer to change the protocol (`Upgrade: h2c`, which Java's client makes with every request) is
   declined by leaving it unread; the parser alone would drop the body of such a request;
@@ -15,11 +17,17 @@ What is added to `HttpToolsProtocol` (written against uvicorn 0.54):
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from typing import cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.http_messages import Header, HttpAnswer, HttpRequest
+from gateway.http_replies import REFUSALS, reply_head
+from gateway.http_service import RestService
+from telemetry.log import get_logger
+
+log = get_logger("GATEWAY")
 
 #: Bytes of request line and headers together: nginx takes 4 buffers of 8 KiB, Apache 100 fields of
 #: 8 KiB. Checked once per read, so that one read (up to 256 KiB) may go beyond it.
@@ -28,222 +36,352 @@ HEAD_BYTES_MAX = 64 * 1024
 #: Headers with which a client offers another protocol.
 UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 
+#: Replies up to this size are written as one piece with their heads.
+JOINED_BYTES_MAX = 16 * 1024
 
-@dataclass(frozen=True)
-class Patience:
-    """How long a client is waited for.
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-    head_s: from the first byte of a request to the end of its head, against clients that send a
-    byte now and then. idle_s: silence within a body, between requests, and while a client takes
-    nothing of a reply; MindSpore Serving's RESTful server closes a connection after 100 s.
-    """
-
-    head_s: float = 10.0
-    idle_s: float = 100.0
+#: What a bug of ours is answered with.
+_BROKEN = HttpAnswer(500, b"Internal Server Error", (), b"text/plain; charset=utf-8")
 
 
-class HttpConnection(HttpToolsProtocol):
-    """A connection; uvicorn makes one per client. The scope of a request has it as `mindbus`."""
+class _Arriving:
+    """A request that is not complete, or waits for the one before it."""
 
-    def __init__(self, *arguments: Any, patience: Patience, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._patience = patience
-        #: the task that waits for the handler of the current request
-        self.handler_task: asyncio.Task[None] | None = None
-        #: the client is gone or was given up: there is nobody to answer
-        self.is_abandoned = False
+    __slots__ = ("begin_s", "body", "body_bytes", "headers", "is_kept_alive", "target", "verb")
+
+    def __init__(self, begin_s: float) -> None:
+        self.begin_s = begin_s
+        self.verb = ""
+        self.target = b""
+        self.headers: list[Header] = []
+        self.body: list[bytes] = []
+        self.body_bytes = 0
+        self.is_kept_alive = True
+
+
+class HttpConnection(asyncio.Protocol):
+    """A connection; the door makes one per client."""
+
+    def __init__(self, service: RestService, connections: set[HttpConnection]) -> None:
+        """connections: has those that are open."""
+        self._service = service
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
         #: done when the connection is closed and everything written has left or is lost
-        self.lost: asyncio.Future[None] = self.loop.create_future()
-        #: the next reply is the last one
-        self._ends_after_next = False
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._client: object = None
+        self._parser = self._new_parser()
+        #: the one whose head, or whose body, comes now; None between requests
+        self._arriving: _Arriving | None = None
         self._in_head = True
+        #: complete requests that wait for the one that is answered
+        self._waiting: deque[_Arriving] = deque()
+        self._answering: asyncio.Task[None] | None = None
+        #: nothing is answered any more: the connection is given up
+        self._is_abandoned = False
+        #: the last reply of those that are owed, or else the next one, ends the connection
+        self._ends = False
+        #: what came last was no HTTP, and nothing behind it is read
+        self._is_deaf = False
+        self._is_read_paused = False
         self._declines_upgrade = False
+        #: the client waits to be told that it may send its body
+        self._expects_continue = False
         #: bytes since the request last got further
         self._stagnant_bytes = 0
+        self._idle_since_s = 0.0
         #: runs while a request is incomplete
-        self._waiting: asyncio.TimerHandle | None = None
+        self._incomplete: asyncio.TimerHandle | None = None
+        #: runs all the time; looks whether the connection is idle
+        self._idle: asyncio.TimerHandle | None = None
         #: runs while more of a reply is unsent than the transport likes to hold
         self._stalled: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
+        #: who waits until it likes to hold more
+        self._drained: asyncio.Future[None] | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # Whoever sends more behind `Connection: close` gets an answer to what came before it.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    # ------------------------------------------------------------ the connection's life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; one that never says anything is treated as one that is idle."""
-        super().connection_made(transport)
-        self._ends_after_next = getattr(self.server_state, "is_leaving", False)
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self._patience.idle_s, self.timeout_keep_alive_handler
-        )
+        self._transport = cast(asyncio.Transport, transport)
+        self._ends = self._service.is_leaving
+        self._client = transport.get_extra_info("peername")
+        self._connections.add(self)
+        self._idle_since_s = self._loop.time()
+        self._idle = self._loop.call_later(self._service.patience.idle_s, self._check_idle)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         """The connection is closed, by whichever end."""
-        self.is_abandoned = True
-        self._unset_keepalive_if_required()
-        self._stop_waiting()
-        self._stop_watching()
-        super().connection_lost(exc)
-        if self.handler_task is not None:
-            self.handler_task.cancel()
+        self._is_abandoned = True
+        self._connections.discard(self)
+        self._stop_incomplete()
+        self._stop_stalled()
+        self._waiting.clear()
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._answering is not None:
+            self._answering.cancel()
         self.lost.set_result(None)
+
+    def eof_received(self) -> None:
+        """The client sends no more; a reply that is under way goes on."""
 
     def abandon(self) -> None:
         """Drop the connection without an answer."""
-        self.is_abandoned = True
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-        self.transport.abort()
+        self._is_abandoned = True
+        self._transport.abort()
 
     def end_after_next(self) -> None:
-        """Close after the reply that is under way, or else after the next one; it says so."""
-        self._ends_after_next = True
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False
+        """Close after the replies that are owed, or else after the next one; it says so."""
+        self._ends = True
+
+    def shutdown(self) -> None:
+        """Close now if no request has come, else after its reply."""
+        self._ends = True
+        if self._answering is None and (self._arriving is None or self._in_head):
+            self._is_abandoned = True
+            self._transport.close()
+
+    def _check_idle(self) -> None:
+        """The timer goes off once in a while, rather than be set with each reply."""
+        idle_s = self._service.patience.idle_s
+        left_s = idle_s
+        if self._answering is None and self._arriving is None:
+            left_s = self._idle_since_s + idle_s - self._loop.time()
+            if left_s <= 0:
+                self._transport.close()
+                return
+        self._idle = self._loop.call_later(left_s, self._check_idle)
 
     # ------------------------------------------------------------ bytes out
 
     def pause_writing(self) -> None:
         """The client takes its reply more slowly than it is written; see that it goes on."""
-        super().pause_writing()
+        self._drained = self._loop.create_future()
         self._watch_writing()
 
     def resume_writing(self) -> None:
         """Most of the reply has left."""
-        super().resume_writing()
-        self._stop_watching()
+        self._stop_stalled()
 
     def _watch_writing(self) -> None:
-        self._unsent_bytes = self.transport.get_write_buffer_size()
-        self._stalled = self.loop.call_later(self._patience.idle_s, self._check_writing)
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._stalled = self._loop.call_later(self._service.patience.idle_s, self._check_writing)
 
     def _check_writing(self) -> None:
         self._stalled = None
-        if self.transport.get_write_buffer_size() == self._unsent_bytes:
+        if self._transport.get_write_buffer_size() == self._unsent_bytes:
             self.abandon()
         else:
             self._watch_writing()
 
-    def _stop_watching(self) -> None:
+    def _stop_stalled(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._drained = None
+
+    # ------------------------------------------------------------ answers
+
+    def _begin_answer(self, request: _Arriving) -> None:
+        self._answering = self._loop.create_task(self._answer(request))
+
+    async def _answer(self, arriving: _Arriving) -> None:
+        service = self._service
+        body = None
+        if arriving.body_bytes <= service.body_bytes_max:
+            body = arriving.body[0] if len(arriving.body) == 1 else b"".join(arriving.body)
+        arriving.body.clear()
+        reading_ms = int((self._loop.time() - arriving.begin_s) * 1_000)
+        request = HttpRequest(arriving.verb, arriving.target, arriving.headers, body, reading_ms)
+        try:
+            answer = await service.answer(request, self._client)
+        except asyncio.CancelledError:
+            if self._is_abandoned:
+                return
+            raise
+        except Exception:
+            log.exception("bug in the gateway", target=arriving.target[:300])
+            answer = _BROKEN
+            arriving.is_kept_alive = False
+        if self._drained is not None:
+            await self._drained
+        if not self._is_abandoned:
+            self._write(arriving, answer)
+
+    def _write(self, request: _Arriving, answer: HttpAnswer) -> None:
+        is_last = not request.is_kept_alive or (self._ends and not self._waiting)
+        head = reply_head(answer, is_last)
+        body = b"" if request.verb == "HEAD" else answer.body
+        if len(body) <= JOINED_BYTES_MAX:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        self._answering = None
+        if is_last:
+            self._is_abandoned = True
+            self._transport.close()
+            return
+        self._idle_since_s = self._loop.time()
+        if self._waiting:
+            self._begin_answer(self._waiting.popleft())
+        elif self._expects_continue:
+            self._tell_to_continue()
+        if self._is_read_paused and not self._waiting and not self._is_deaf:
+            self._is_read_paused = False
+            self._transport.resume_reading()
+
+    def _tell_to_continue(self) -> None:
+        self._expects_continue = False
+        self._transport.write(CONTINUE)
 
     # ------------------------------------------------------------ bytes in
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; requests start while this runs."""
-        self._unset_keepalive_if_required()
+        """Parse what came; requests begin to be answered while this runs."""
+        if self._is_abandoned or self._is_deaf:
+            return
         self._stagnant_bytes += len(data)
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserInvalidMethodError:
             self._refuse(501)
         except httptools.HttpParserError:
             self._refuse(400)
-        if self.transport.is_closing():
+        if self._is_abandoned or self._is_deaf or (self._in_head and not self._stagnant_bytes):
             return
+        patience = self._service.patience
         if self._stagnant_bytes > HEAD_BYTES_MAX:
             self._refuse(431 if self._in_head else 400)
         elif not self._in_head:
-            self._stop_waiting()
-            self._waiting = self.loop.call_later(self._patience.idle_s, self._give_up)
-        elif self._stagnant_bytes and self._waiting is None:
-            self._waiting = self.loop.call_later(self._patience.head_s, self._give_up)
+            self._stop_incomplete()
+            self._incomplete = self._loop.call_later(patience.idle_s, self._give_up)
+        elif self._incomplete is None:
+            self._incomplete = self._loop.call_later(patience.head_s, self._give_up)
 
     def _give_up(self) -> None:
-        self._waiting = None
-        if self._is_answering():  # the silence is our own
-            self._waiting = self.loop.call_later(self._patience.idle_s, self._give_up)
+        self._incomplete = None
+        if self._answering is not None:  # the silence is our own
+            self._incomplete = self._loop.call_later(self._service.patience.idle_s, self._give_up)
         else:
             self.abandon()
 
-    def _is_answering(self) -> bool:
-        """Whether a complete request waits for its reply; behind it there may be more."""
-        cycle = self.cycle
-        running = cycle is not None and not (cycle.response_complete or cycle.more_body)
-        return running or self.flow.read_paused
-
     def _decline_upgrade(self, rest: bytes) -> None:
         """Parse the request again as if its client had not offered another protocol."""
-        if self.parser.get_method() == b"CONNECT":
+        if self._parser.get_method() == b"CONNECT":
             self._refuse(501)
             return
-        version = self.parser.get_http_version().encode()
-        lines = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
-        for name, value in self.headers:
+        request = self._arriving
+        assert request is not None
+        version = self._parser.get_http_version().encode()
+        lines = [self._parser.get_method(), b" ", request.target, b" HTTP/", version, b"\r\n"]
+        for name, value in request.headers:
             if name == b"connection":
                 options = [option.strip().lower() for option in value.split(b",")]
                 kept = [option for option in options if option not in UPGRADE_HEADERS]
                 lines += [name, b": ", b",".join(kept), b"\r\n"]
             elif name not in UPGRADE_HEADERS:
                 lines += [name, b": ", value, b"\r\n"]
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser = self._new_parser()
         self.data_received(b"".join([*lines, b"\r\n", rest]))
 
     def _refuse(self, status: int) -> None:
         """Answer bytes that are no HTTP request, and close."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            if not self.cycle.more_body:
-                # An earlier request still has its reply to come; then the connection ends.
-                self.cycle.keep_alive = False
-                self.transport.pause_reading()
-                return
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        self.is_abandoned = True
-        self.transport.write(
-            STATUS_LINE[status] + b"connection: close\r\ncontent-length: 0\r\n\r\n"
-        )
-        self.transport.close()
+        if self._answering is not None:
+            # Earlier requests still have their replies to come; then the connection ends.
+            self._ends = self._is_deaf = True
+            self._pause_reading()
+            return
+        self._is_abandoned = True
+        self._transport.write(REFUSALS[status])
+        self._transport.close()
 
     # ------------------------------------------------------------ the parser's callbacks
 
     def on_message_begin(self) -> None:
         """The first byte of a request line."""
-        super().on_message_begin()
+        self._arriving = _Arriving(0.0)
         self._in_head = True
         self._declines_upgrade = False
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        assert self._arriving is not None
+        self._arriving.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer behind a chunked body."""
         if self._in_head:  # else a trailer, which nobody reads
-            super().on_header(name, value)
+            assert self._arriving is not None
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self._expects_continue = True
+            self._arriving.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The head is complete: the request starts, its body may still come."""
-        self._advance()
+        """The head is complete, the body may still come."""
+        request, parser = self._arriving, self._parser
+        assert request is not None
+        self._stagnant_bytes = 0
         self._in_head = False
-        self._stop_waiting()
-        if self.parser.should_upgrade():
+        self._stop_incomplete()
+        if parser.should_upgrade():
             self._declines_upgrade = True
             return
-        # uvicorn would parse and unquote the target, and refuse some; the grammar is not its own.
-        target, self.url = self.url, b"/"
-        super().on_headers_complete()
-        if self._ends_after_next and self.cycle is not None:
-            self.cycle.keep_alive = False
-        self.scope["raw_path"] = target
-        self.scope["mindbus"] = self  # type: ignore[typeddict-unknown-key]
+        request.begin_s = self._loop.time()
+        request.verb = parser.get_method().decode("ascii")
+        request.is_kept_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        if self._expects_continue and self._answering is None:
+            self._tell_to_continue()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        self._advance()
-        super().on_body(body)
+        request = self._arriving
+        assert request is not None
+        self._stagnant_bytes = 0
+        self._expects_continue = False
+        request.body_bytes += len(body)
+        if request.body_bytes <= self._service.body_bytes_max:
+            request.body.append(body)
+        else:
+            request.body.clear()
 
     def on_message_complete(self) -> None:
         """The request is complete."""
         if self._declines_upgrade:
             return
-        self._advance()
-        self._stop_waiting()
-        self._in_head = True
-        super().on_message_complete()
-
-    def _advance(self) -> None:
+        request = self._arriving
+        assert request is not None
+        self._arriving = None
         self._stagnant_bytes = 0
+        self._expects_continue = False
+        self._in_head = True
+        self._stop_incomplete()
+        if self._answering is None:
+            self._begin_answer(request)
+        else:
+            self._waiting.append(request)
+            self._pause_reading()
 
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    def _pause_reading(self) -> None:
+        if not self._is_read_paused:
+            self._is_read_paused = True
+            self._transport.pause_reading()
+
+    def _stop_incomplete(self) -> None:
+        if self._incomplete is not None:
+            self._incomplete.cancel()
+            self._incomplete = None

@@ -23,6 +23,8 @@ TRACE_KEY = "traceparent"
 #: How a client learns of our span (W3C Trace Context level 2).
 TRACE_REPLY_KEY = "traceresponse"
 
+NS_PER_MS = 1_000_000
+
 #: Longer ids of clients are not taken: they go into every log line.
 REQUEST_ID_CHARACTERS_MAX = 128
 
@@ -57,16 +59,25 @@ class Journal:
         self._numbers_of_ids = itertools.count(1)
 
     def begin(
-        self, door: str, request_id: str | None, traceparent: str | None, request_bytes: int = 0
+        self,
+        door: str,
+        request_id: str | None,
+        traceparent: str | None,
+        request_bytes: int = 0,
+        reading_ms: int = 0,
     ) -> Exchange:
         """A request came. It is this task's from now on.
 
         request_id, traceparent: as the client gave them; what cannot be used is replaced.
+        reading_ms: how long ago it began to come.
         """
         if request_id is None or not _is_usable(request_id):
             request_id = self._id_form % next(self._numbers_of_ids)
         context = None if traceparent is None else parse_traceparent(traceparent)
         exchange = Exchange(door, request_id, context, time.monotonic_ns())
+        if reading_ms:
+            exchange.reading_ns = reading_ms * NS_PER_MS
+            exchange.begin_ns -= exchange.reading_ns
         if request_bytes:
             exchange.request_bytes = request_bytes
         self._doors[door].inflight += 1

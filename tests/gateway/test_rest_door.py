@@ -19,8 +19,8 @@ import uvloop
 
 from gateway import http_connection
 from gateway.doors import DoorError
-from gateway.http_connection import Patience
 from gateway.http_messages import HttpAnswer, HttpRequest
+from gateway.http_service import Patience
 from gateway.journal import Journal
 from gateway.rest_door import Metrics, RestDoor
 from gateway.restful_handler import RestfulHandler

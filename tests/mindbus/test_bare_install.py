@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_EXTRAS = """
 import sys
 absent = (
-    "google", "grpc", "httptools", "mindspore", "opentelemetry", "orjson", "prometheus_client",
-    "structlog", "uvicorn", "uvloop",
+    "google", "grpc", "hpack", "httptools", "mindspore", "opentelemetry", "orjson",
+    "prometheus_client", "structlog", "uvloop",
 )
 sys.modules.update(dict.fromkeys(absent))
 """

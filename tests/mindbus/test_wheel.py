@@ -33,7 +33,7 @@ with BusClient(sys.argv[1], timeout=30, retry=Retry()) as client:
     (result,) = client.infer("add", "m", {"x": np.ones(2, np.float32)})
     print(result["x"].tolist())
 print(sorted(each.metadata["Name"].lower() for each in metadata.distributions()))
-print([name for name in ("mindspore", "grpc", "uvicorn") if util.find_spec(name)])
+print([name for name in ("mindspore", "grpc", "httptools") if util.find_spec(name)])
 print(mindbus.bus_client.__file__)
 """
 

@@ -241,7 +241,7 @@ def test_the_client_needs_nothing_but_grpcio_protobuf_and_numpy() -> None:
         "import sys\n"
         "import mindspore_serving.client\n"
         "tops = {name.partition('.')[0] for name in sys.modules}\n"
-        "print(sorted(tops & {'structlog', 'zmq', 'msgpack', 'orjson', 'uvicorn', 'mindspore',"
+        "print(sorted(tops & {'structlog', 'zmq', 'msgpack', 'orjson', 'httptools', 'mindspore',"
         " 'telemetry', 'broker', 'workers', 'gateway', 'mindbus'}))\n"
     )
     root = Path(__file__).parents[2]

@@ -1,0 +1,35 @@
+"""What all connections of the REST door have in common. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gateway.http_messages import HttpAnswer, HttpRequest
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a client is waited for.
+
+    head_s: from the first byte of a request to the end of its head, against clients that send a
+    byte now and then. idle_s: silence within a body, between requests, and while a client takes
+    nothing of a reply; MindSpore Serving's RESTful server closes a connection after 100 s.
+    """
+
+    head_s: float = 10.0
+    idle_s: float = 100.0
+
+
+@dataclass
+class RestService:
+    """What all connections of a door have in common.
+
+    answer: answers a request of a client, whose address comes with it; raises for bugs only.
+    body_bytes_max: of what is kept of a body. is_leaving: each connection ends with its next reply.
+    """
+
+    answer: Callable[[HttpRequest, object], Awaitable[HttpAnswer]]
+    body_bytes_max: int
+    patience: Patience
+    is_leaving: bool = False
