@@ -28,6 +28,20 @@ EXHAUSTED_S = 1.0
 #: At most one line about that in this time.
 EXHAUSTED_LOG_S = 60.0
 
+#: How long the end of a TLS connection may take to leave, with the reply in front of it.
+SHUTDOWN_S = 100.0
+
+#: A peer that is gone without a word, by power or network, is noticed within two minutes while
+#: nothing is sent, and within 100 s of what it does not acknowledge.
+_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100_000),
+)
+
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -69,25 +83,32 @@ class Acceptor:
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 connection, _ = self._listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
+            except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
-                    raise
+                    continue  # what became of one connection before it was accepted (accept(2))
                 self._pause(error)
                 return
             connection.setblocking(False)
             if connection.family != socket.AF_UNIX:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for level, name, value in _OPTIONS:
+                    connection.setsockopt(level, name, value)
             task = self._loop.create_task(self._open(connection))
             self.opening.add(task)
             task.add_done_callback(self.opening.discard)
 
     async def _open(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(
-                self._make_protocol, connection, ssl=self._context
-            )
+            if self._context is None:
+                await self._loop.connect_accepted_socket(self._make_protocol, connection)
+            else:
+                await self._loop.connect_accepted_socket(
+                    self._make_protocol,
+                    connection,
+                    ssl=self._context,
+                    ssl_shutdown_timeout=SHUTDOWN_S,
+                )
         except OSError:  # no handshake came about, which TLS has told
             connection.close()
 

@@ -15,7 +15,7 @@ from gateway.h2_errors import Http2Error
 from gateway.h2_headers import trailers
 from gateway.journal import REQUEST_ID_KEY, TRACE_KEY
 from gateway.requests import IDEMPOTENCY_KEY, PRIORITY_KEY
-from protocol import status
+from protocol import limits, status
 from protocol.errors import RequestError
 
 #: How long a client may take to say that it speaks HTTP/2; grpcio waits as long.
@@ -23,6 +23,16 @@ PREFACE_S = 120.0
 
 #: What the last words of a connection that is given up may take to leave.
 ABANDON_S = 0.2
+
+#: A client that takes nothing of what is written for so long is given up; the REST door waits as
+#: long.
+STALL_S = 100.0
+
+#: A client that does not read gets no answers to what it sends beyond this many bytes of them.
+UNTAKEN_BYTES_MAX = 4 * limits.MIB
+
+#: Headers of calls that say something here.
+HEADERS_READ = frozenset((REQUEST_ID_KEY, TRACE_KEY, PRIORITY_KEY, IDEMPOTENCY_KEY))
 
 NS_PER_S = 1_000_000_000
 
@@ -34,15 +44,20 @@ class GrpcConnection(asyncio.Protocol):
         """connections: has those that are open."""
         self._service = service
         self._connections = connections
-        self._http2 = Http2Connection(self, service.message_bytes_max)
+        self._http2 = Http2Connection(self, service.message_bytes_max, HEADERS_READ)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._peer: object = ""
         self._is_leaving = False
         self._leaves_with_call = False
+        self._is_more_planned = False
         self._is_flush_planned = False
-        #: calls that wait for room in the client's window
-        self._stalled: set[Call] = set()
+        self._is_read_paused = False
+        #: runs until the client has said that it speaks HTTP/2
+        self._opening: asyncio.TimerHandle | None = None
+        #: runs while more is unsent than the transport likes to hold, and at the end
+        self._stalled: asyncio.TimerHandle | None = None
+        self._unsent_bytes = 0
         #: done when the connection is closed
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
@@ -53,7 +68,7 @@ class GrpcConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._peer = transport.get_extra_info("peername") or "unix:"
         self._connections.add(self)
-        self._loop.call_later(PREFACE_S, self._check_preface)
+        self._opening = self._loop.call_later(PREFACE_S, self._check_preface)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -66,22 +81,59 @@ class GrpcConnection(asyncio.Protocol):
             self._service.warn(peer=str(self._peer), error=error.text)
             self._http2.fail(error)
             self._flush()
-            self._transport.close()
+            self._close()
             return
+        if self._opening is not None and self._http2.has_begun:
+            self._opening.cancel()
+            self._opening = None
         self._flush()
 
     def pause_writing(self) -> None:
-        """The client does not take what is written."""
+        """The client does not take what is written; see that it goes on."""
         self._http2.replies.is_paused = True
+        self._watch_writing()
 
     def resume_writing(self) -> None:
         """It takes it again."""
         self._http2.replies.is_paused = False
+        self._stop_watching()
+        assert self._transport is not None
+        if self._is_read_paused:
+            self._is_read_paused = False
+            self._transport.resume_reading()
         self._http2.go_on()
         self._flush()
 
+    def _watch_writing(self) -> None:
+        self._stop_watching()
+        assert self._transport is not None
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._stalled = self._loop.call_later(STALL_S, self._check_writing)
+
+    def _check_writing(self) -> None:
+        assert self._transport is not None
+        if self._transport.get_write_buffer_size() == self._unsent_bytes:
+            self._transport.abort()
+        else:
+            self._watch_writing()
+
+    def _stop_watching(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _close(self) -> None:
+        """Close once everything is written; a client that takes nothing of it is given up."""
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            self._watch_writing()
+            self._transport.close()
+
     def connection_lost(self, _error: Exception | None) -> None:
         """The connection is closed, by whomever."""
+        self._stop_watching()
+        if self._opening is not None:
+            self._opening.cancel()
         self._connections.discard(self)
         for call in list(self._http2.calls.values()):
             call.is_closed = True
@@ -100,7 +152,7 @@ class GrpcConnection(asyncio.Protocol):
     def unread_bytes(self) -> int:
         """Bytes of replies that the client has not taken."""
         assert self._transport is not None
-        if self._transport.is_closing():
+        if self.lost.done():
             return 0
         return self._http2.replies.unsent_bytes + self._transport.get_write_buffer_size()
 
@@ -169,7 +221,12 @@ class GrpcConnection(asyncio.Protocol):
             text = "no message came, the RPC takes one"
             self._http2.finish(call, trailers(status.INTERNAL, text, ()))
         else:
+            self._http2.note_taken(call, inbox.messages[0])
             self._start(call, inbox)
+
+    def note_sent(self, call: Call) -> None:
+        """Nothing of what a stream has sent waits any more."""
+        _wake(cast(Inbox, call.owner).room)
 
     def drop(self, call: Call) -> None:
         """A call is over before its reply."""
@@ -200,13 +257,12 @@ class GrpcConnection(asyncio.Protocol):
 
     async def send(self, call: Call, body: bytes) -> None:
         """Send one of several replies; back when the client's window has taken it."""
-        self._check_size(body)
+        self.check_reply(body)
         self._http2.send(call, body)
         self._plan_flush()
         if call.unsent:
             inbox = cast(Inbox, call.owner)
             inbox.room = self._loop.create_future()
-            self._stalled.add(call)
             await inbox.room
 
     def finish(self, call: Call, end: bytes) -> None:
@@ -221,7 +277,7 @@ class GrpcConnection(asyncio.Protocol):
         while True:
             if inbox.messages:
                 body = inbox.messages.popleft()
-                self._http2.note_taken(call)
+                self._http2.note_taken(call, body)
                 self._plan_flush()
                 yield body
             elif inbox.has_ended:
@@ -274,15 +330,30 @@ class GrpcConnection(asyncio.Protocol):
             if not transport.is_closing():
                 transport.writelines(out)
             out.clear()
-        if self._stalled:
-            self._wake_stalled()
-        if self._http2.has_left and not transport.is_closing():
-            transport.close()
+        if self._http2.replies.can_go_on:
+            self._plan_go_on()
+        elif self._http2.replies.is_paused:
+            self._bound_answers(transport)
+        if self._http2.has_left:
+            self._close()
 
-    def _wake_stalled(self) -> None:
-        for call in [each for each in self._stalled if not each.unsent or each.is_closed]:
-            self._stalled.discard(call)
-            _wake(cast(Inbox, call.owner).room)
+    def _bound_answers(self, transport: asyncio.Transport) -> None:
+        """Who does not read gets no more answers, of whatever kind, before it takes some."""
+        is_much = transport.get_write_buffer_size() > UNTAKEN_BYTES_MAX
+        if is_much and not self._is_read_paused and not transport.is_closing():
+            self._is_read_paused = True
+            transport.pause_reading()
+
+    def _plan_go_on(self) -> None:
+        """Send more in the next turn of the loop: others shall have theirs."""
+        if not self._is_more_planned:
+            self._is_more_planned = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_more_planned = False
+        self._http2.go_on()
+        self._flush()
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:

@@ -8,9 +8,7 @@ RESOURCE_EXHAUSTED (message sizes), UNIMPLEMENTED (names that are no RPC) and DE
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from pathlib import Path
 
 from gateway.accepting import Acceptor
 from gateway.addresses import AddressError, TcpAddress, UnixAddress, parse_grpc_address
@@ -18,14 +16,12 @@ from gateway.doors import DoorError
 from gateway.grpc_connection import GrpcConnection
 from gateway.grpc_rpcs import PREDICT, GrpcService, PredictHandler
 from gateway.journal import Journal
+from gateway.listening import listen_tcp, listen_unix
 from gateway.rpcs import NO_RPCS, Rpcs
 from gateway.tls import TlsError, TlsSettings, grpc_context
 from protocol import limits
 
 __all__ = ("PREDICT", "GrpcDoor")
-
-#: Connections that wait to be accepted.
-BACKLOG = 2048
 
 
 class GrpcDoor:
@@ -72,16 +68,17 @@ class GrpcDoor:
         try:
             where = parse_grpc_address(address, zero_allowed=True)
             context = grpc_context(tls) if tls else None
-            listener = listener or await _listen(where)
-        except (AddressError, OSError) as error:
+        except (AddressError, OSError, TlsError) as error:
             if listener is not None:
                 listener.close()
-            if isinstance(error, AddressError) or error.filename is not None:
-                raise DoorError(str(error)) from None
-            raise DoorError(_CREATE_FAILED.format(address=address)) from None
-        except (TlsError, UnicodeError):
-            if listener is not None:
-                listener.close()
+            text = _CREATE_FAILED.format(address=address)
+            raise DoorError(text if isinstance(error, TlsError) else str(error)) from None
+        try:
+            if isinstance(where, UnixAddress):
+                listener = listener or listen_unix(where.path)
+            else:
+                listener = listener or await listen_tcp(where)
+        except (OSError, UnicodeError):
             raise DoorError(_CREATE_FAILED.format(address=address)) from None
         service = GrpcService(
             handler, rpcs, max_msg_mb_size * limits.MIB, unread_bytes_max, journal or Journal()
@@ -129,44 +126,3 @@ class GrpcDoor:
 _CREATE_FAILED = (
     "Serving Error: Serving gRPC server start failed, create server failed, address {address}"
 )
-
-
-async def _listen(where: TcpAddress | UnixAddress) -> socket.socket:
-    """Raises OSError, UnicodeError."""
-    if isinstance(where, UnixAddress):
-        return _listen_unix(where.path)
-    found = await asyncio.get_running_loop().getaddrinfo(
-        where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, kind, protocol, _, name = found[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(name)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, error.strerror) from None
-    return listener
-
-
-def _listen_unix(path: str) -> socket.socket:
-    """A socket file that nobody listens at any more is replaced."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe,
-            contextlib.suppress(FileNotFoundError),
-        ):
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                Path(path).unlink()
-        listener.bind(path)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, error.strerror) from None
-    return listener

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from collections.abc import Iterator
 
 from gateway.h2_frames import MESSAGE_HEAD, MESSAGE_HEAD_BYTES
 from gateway.h2_headers import CallHead
@@ -32,6 +33,7 @@ class Call:
         "_arriving",
         "_is_packed",
         "_missing",
+        "counted_bytes",
         "end",
         "has_begun",
         "head",
@@ -42,7 +44,7 @@ class Call:
         "unacknowledged",
         "unsent",
         "unsent_bytes",
-        "untaken",
+        "untaken_bytes",
         "window",
     )
 
@@ -56,8 +58,10 @@ class Call:
         self.is_closed = False
         #: bytes that came and that the client has not been told of
         self.unacknowledged = 0
-        #: messages that nobody has taken
-        self.untaken = 0
+        #: bytes of messages that nobody has taken
+        self.untaken_bytes = 0
+        #: what the connection has counted of `held_bytes`
+        self.counted_bytes = 0
         #: what may be sent on it
         self.window = window
         #: the reply's headers were sent
@@ -78,12 +82,11 @@ class Call:
         """A message has begun and is not complete."""
         return bool(self._missing or self._arriving)
 
-    def take(self, data: bytes, begin: int, end: int, bytes_max: int) -> list[bytes]:
-        """Take data[begin:end] of the stream. Returns the messages that are complete now.
+    def take(self, data: bytes, begin: int, end: int, bytes_max: int) -> Iterator[bytes]:
+        """Take data[begin:end] of the stream. Gives the messages that are complete by it.
 
-        bytes_max: of a message. Raises: CallError.
+        bytes_max: of a message. Raises: CallError; what came is not put together any further then.
         """
-        messages: list[bytes] = []
         arriving = self._arriving
         while begin < end:
             if not self._missing:
@@ -102,7 +105,7 @@ class Call:
                     raise _too_large(size, bytes_max)
                 self._is_packed = bool(is_packed)
                 if end - begin >= size:  # as nearly always: all of it is here
-                    messages.append(self._plain(data[begin : begin + size], bytes_max))
+                    yield self._plain(data[begin : begin + size], bytes_max)
                     begin += size
                     continue
                 self._missing = size
@@ -111,9 +114,14 @@ class Call:
             self._missing -= taken
             begin += taken
             if not self._missing:
-                messages.append(self._plain(bytes(arriving), bytes_max))
+                body = bytes(arriving)
                 arriving.clear()
-        return messages
+                yield self._plain(body, bytes_max)
+
+    @property
+    def held_bytes(self) -> int:
+        """What lies here of it: messages that nobody has taken, and the one that arrives."""
+        return self.untaken_bytes + len(self._arriving)
 
     def _plain(self, body: bytes, bytes_max: int) -> bytes:
         """The message as it was before it was compressed."""

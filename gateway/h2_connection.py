@@ -8,157 +8,51 @@ message, bytes under way, and frames that bring nothing.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from gateway import h2_frames as frames
 from gateway.h2_blocks import Blocks
 from gateway.h2_call import Call, CallError
+from gateway.h2_calls import CALL_WINDOW, CONNECTION_WINDOW, FRAME_BYTES_MAX, OpenCalls
 from gateway.h2_errors import Http2Error
-from gateway.h2_farewell import Farewell
 from gateway.h2_frames import FRAME_HEAD, FRAME_HEAD_BYTES
 from gateway.h2_headers import HeaderError, HeaderReader, status_block, trailers
-from gateway.h2_patience import Patience
-from gateway.h2_replies import Piece, Replies
+from gateway.h2_sink import CallSink
 from protocol import limits, status
 
-#: How many bytes of a call, and of a connection, may be under way to us.
-CALL_WINDOW = 4 * limits.MIB
-CONNECTION_WINDOW = 16 * limits.MIB
+#: The largest frame that we take of all kinds but DATA; it is read in one piece.
+OTHER_FRAME_BYTES_MAX = 32 * 1024
 
-#: The largest frame that we take.
-FRAME_BYTES_MAX = limits.MIB
+#: Bytes of messages of one connection that are not complete, or that nobody has taken.
+HELD_BYTES_MAX = limits.UNREAD_BYTES_MAX
 
-_OPENING = frames.settings(
-    {
-        frames.SETTING_CALLS_MAX: limits.CONNECTION_CALLS_MAX,
-        frames.SETTING_WINDOW: CALL_WINDOW,
-        frames.SETTING_FRAME_BYTES_MAX: FRAME_BYTES_MAX,
-    }
-) + frames.window_update(0, CONNECTION_WINDOW - frames.WINDOW_DEFAULT)
+HELD_TEXT = f"calls of this connection that are not complete have {HELD_BYTES_MAX} B already"
 
+#: Settings that mean something here are three; who says them over and over wants something else.
+SETTINGS_MAX = 100
 
-class CallSink(Protocol):
-    """Who is told of calls."""
-
-    def begin(self, call: Call) -> None:
-        """A call came; its messages follow."""
-
-    def take_message(self, call: Call, body: bytes) -> None:
-        """A whole message of a call. Raises CallError if it is one too many."""
-
-    def end_messages(self, call: Call) -> None:
-        """There are no more messages of a call."""
-
-    def drop(self, call: Call) -> None:
-        """A call that had begun is over before its reply: its client left it, or broke a rule."""
+#: Smaller frames for a call that is over cost more than they bring.
+LATE_DATA_BYTES_MIN = 256
 
 
-class Http2Connection:
-    """One connection, from its first byte on. message_bytes_max: of a message, either way."""
+class Http2Connection(OpenCalls):
+    """One connection, from its first byte on.
 
-    def __init__(self, sink: CallSink, message_bytes_max: int) -> None:
-        #: what is to be written, in this order
-        self.out: list[Piece] = [_OPENING]
-        self.replies = Replies(self.out)
-        #: those that have not ended, by stream
-        self.calls: dict[int, Call] = {}
-        self._sink = sink
+    message_bytes_max: of a message. names: of the headers that the sink reads.
+    """
+
+    def __init__(
+        self, sink: CallSink, message_bytes_max: int, names: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(sink)
         self._message_bytes_max = message_bytes_max
-        self._headers = HeaderReader()
+        self._headers = HeaderReader(names)
         self._rest = b""
         self.has_begun = False  #: the client has said that it speaks HTTP/2
-        self._farewell = Farewell()
-        self._last_stream = 0
         self._blocks = Blocks()
         #: a data frame that arrives in pieces: its call, what is missing of it, its flags
         self._data_call: Call | None = None
         self._data_missing = 0
         self._data_flags = 0
         self._unacknowledged = 0
-        self._patience = Patience()
-        self._now_ns = 0
-
-    # ---------------------------------------------------------------- what is sent
-
-    def send(self, call: Call, body: bytes) -> None:
-        """Send a message of a stream. REQUIRES: the call is open."""
-        self.replies.send(call, body)
-        if call.unsent:
-            self.go_on()
-
-    def reply(self, call: Call, body: bytes, end: bytes) -> None:
-        """Send the only message of a call, and end it. end: the block of its trailers."""
-        self.replies.send(call, body, end)
-        if call.unsent:
-            self.go_on()
-        if self.replies.is_done(call) and not call.is_closed:
-            self._close(call)
-
-    def finish(self, call: Call, end: bytes) -> None:
-        """End a call, after the messages that were sent. end: the block of its trailers."""
-        self.replies.finish(call, end)
-        if self.replies.is_done(call) and not call.is_closed:
-            self._close(call)
-
-    def go_on(self) -> None:
-        """Send what waited, if it may go now."""
-        for call in self.replies.go_on():
-            self._close(call)
-
-    def note_taken(self, call: Call) -> None:
-        """A message of a call was taken; once all were, its client may send as much again."""
-        call.untaken -= 1
-        self._acknowledge(call)
-
-    def _acknowledge(self, call: Call) -> None:
-        if call.untaken or call.unacknowledged < CALL_WINDOW // 2 or call.is_half_closed:
-            return
-        self.out.append(frames.window_update(call.stream, call.unacknowledged))
-        call.unacknowledged = 0
-
-    def leave(self) -> None:
-        """Tell the client to open no more calls here; those that run go on."""
-        self.out.append(self._farewell.begin())
-
-    @property
-    def has_calls(self) -> bool:
-        """The client has called, at least once."""
-        return self._last_stream > 0
-
-    @property
-    def has_left(self) -> bool:
-        """The client knows that no more calls are taken, and none is open."""
-        return self._farewell.is_said and not self.calls
-
-    def fail(self, error: Http2Error) -> None:
-        """The last word to a client that broke the protocol."""
-        self.out.append(frames.goaway(self._last_stream, error.code, error.text))
-
-    def _fail_call(self, call: Call, error: CallError) -> None:
-        """End a call that the client has spoilt."""
-        self.replies.drop(call)
-        self.replies.finish(call, trailers(error.code, error.text, ()))
-        self._close(call)
-        self._sink.drop(call)
-
-    def _reset(self, call: Call, code: int) -> None:
-        self.out.append(frames.reset(call.stream, code))
-        self._forget(call)
-
-    def _forget(self, call: Call) -> None:
-        """The call is over, and nothing more is said about it."""
-        self.replies.drop(call)
-        call.is_closed = True
-        del self.calls[call.stream]
-        self._sink.drop(call)
-
-    def _close(self, call: Call) -> None:
-        """Our end of a call is written."""
-        call.is_closed = True
-        del self.calls[call.stream]
-        self._patience.forgive_call()
-        if not call.is_half_closed:  # what else its client would send is of no use
-            self.out.append(frames.reset(call.stream, frames.NO_ERROR))
 
     # ---------------------------------------------------------------- what arrives
 
@@ -182,8 +76,9 @@ class Http2Connection:
             size = high << 16 | low
             stream &= frames.STREAM_MASK
             begin = at + FRAME_HEAD_BYTES
-            if size > FRAME_BYTES_MAX:
-                text = f"frame of {size} B exceeds {FRAME_BYTES_MAX}"
+            size_max = OTHER_FRAME_BYTES_MAX if kind else FRAME_BYTES_MAX
+            if size > size_max:
+                text = f"frame of {size} B exceeds {size_max}"
                 raise Http2Error(frames.FRAME_SIZE_ERROR, text)
             if self._blocks.is_open and kind != frames.CONTINUATION:
                 raise Http2Error(frames.PROTOCOL_ERROR, "a header block was not continued")
@@ -233,7 +128,7 @@ class Http2Connection:
             text = f"DATA on stream {stream}, which has not begun"
             raise Http2Error(frames.PROTOCOL_ERROR, text)
         call = self.calls.get(stream)
-        if call is None or not size:
+        if not size or (call is None and size < LATE_DATA_BYTES_MIN):
             self._note_idle_frame()
         if call is not None and call.is_half_closed:
             self._reset(call, frames.STREAM_CLOSED)
@@ -257,8 +152,17 @@ class Http2Connection:
     def _take_payload(self, call: Call, data: bytes, begin: int, end: int, flags: int) -> None:
         try:
             for body in call.take(data, begin, end, self._message_bytes_max):
-                call.untaken += 1
+                call.untaken_bytes += len(body)
                 self._sink.take_message(call, body)
+                if call.is_closed:
+                    return
+                # Only what was unpacked can be more than a message and what the window lets come.
+                if call.untaken_bytes - len(body) > CALL_WINDOW + self._message_bytes_max:
+                    raise CallError(status.RESOURCE_EXHAUSTED, "messages are not taken so quickly")
+            if not flags & frames.END_STREAM:
+                self._count(call)
+                if self._held_bytes > HELD_BYTES_MAX:
+                    raise CallError(status.RESOURCE_EXHAUSTED, HELD_TEXT)
         except CallError as error:
             call.is_half_closed = bool(flags & frames.END_STREAM)
             self._fail_call(call, error)
@@ -325,7 +229,7 @@ class Http2Connection:
         code = status.INVALID_ARGUMENT if head.http_status == 400 else status.UNKNOWN
         block = status_block(head.http_status) + trailers(code, head.wrong or "", ())
         self.out.append(frames.frame(frames.HEADERS, frames.END_FLAGS, call.stream, block))
-        self._close(call)
+        self._close(call, is_good=False)
 
     # ---------------------------------------------------------------- all other frames
 
@@ -355,22 +259,22 @@ class Http2Connection:
 
     def _take_window_update(self, stream: int, payload: bytes) -> None:
         size = frames.NUMBER.unpack(payload)[0] & frames.STREAM_MASK
-        if not size:
-            raise Http2Error(frames.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+        if stream > self._last_stream or (not stream and not size):
+            text = f"WINDOW_UPDATE by {size} on stream {stream}"
+            raise Http2Error(frames.PROTOCOL_ERROR, text)
+        self._note_idle_frame()
         if not stream:
             self.replies.window += size
             if self.replies.window > frames.WINDOW_MAX:
                 raise Http2Error(frames.FLOW_CONTROL_ERROR, "the connection's window is too large")
         elif stream in self.calls:
             call = self.calls[stream]
-            call.window += size
-            if call.window > frames.WINDOW_MAX:
-                self._reset(call, frames.FLOW_CONTROL_ERROR)
-        elif stream > self._last_stream:
-            text = f"WINDOW_UPDATE on stream {stream}, which has not begun"
-            raise Http2Error(frames.PROTOCOL_ERROR, text)
-        self._note_idle_frame()
-        self.go_on()
+            if not size or call.window + size > frames.WINDOW_MAX:
+                self._reset(call, frames.FLOW_CONTROL_ERROR if size else frames.PROTOCOL_ERROR)
+                return
+            self.replies.open_window(call, size)
+        if self.replies.can_go_on:
+            self.go_on()
 
     def _take_settings(self, stream: int, flags: int, payload: bytes) -> None:
         if stream or len(payload) % frames.SETTING.size or (flags & frames.ACK and payload):
@@ -378,22 +282,22 @@ class Http2Connection:
         self._note_idle_frame()
         if flags & frames.ACK:
             return
-        for name, value in frames.SETTING.iter_unpack(payload):
-            if name == frames.SETTING_WINDOW:
-                if value > frames.WINDOW_MAX:
-                    raise Http2Error(frames.FLOW_CONTROL_ERROR, f"window {value} is too large")
-                self.replies.set_call_window(value, self.calls.values())
-            elif name == frames.SETTING_FRAME_BYTES_MAX:
-                if not frames.FRAME_BYTES_MIN <= value <= frames.FRAME_BYTES_MAX:
-                    raise Http2Error(frames.PROTOCOL_ERROR, f"frames of {value} B are not allowed")
-                self.replies.frame_bytes_max = value
+        if len(payload) > SETTINGS_MAX * frames.SETTING.size:
+            raise Http2Error(frames.ENHANCE_YOUR_CALM, f"more than {SETTINGS_MAX} settings at once")
+        said = dict(frames.SETTING.iter_unpack(payload))
+        window = said.get(frames.SETTING_WINDOW)
+        if window is not None and window != self.replies.call_window:
+            self._note_idle_frame(1 + len(self.calls) // 16)
+            most = max((call.window for call in self.calls.values()), default=0)
+            if max(window, most + window - self.replies.call_window) > frames.WINDOW_MAX:
+                raise Http2Error(frames.FLOW_CONTROL_ERROR, f"window {window} is too large")
+            self.replies.set_call_window(window, self.calls.values())
+        size = said.get(frames.SETTING_FRAME_BYTES_MAX, self.replies.frame_bytes_max)
+        if not frames.FRAME_BYTES_MIN <= size <= frames.FRAME_BYTES_MAX:
+            raise Http2Error(frames.PROTOCOL_ERROR, f"frames of {size} B are not allowed")
+        self.replies.frame_bytes_max = size
         self.out.append(frames.SETTINGS_ACK)
         self.go_on()
-
-    def _note_idle_frame(self) -> None:
-        """A frame came that brings no message further."""
-        if self._patience.is_over(self._now_ns):
-            raise Http2Error(frames.ENHANCE_YOUR_CALM, "too many frames without a message")
 
 
 #: Bytes of frames that always have as many.

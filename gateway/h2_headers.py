@@ -14,8 +14,11 @@ from urllib.parse import quote
 
 from hpack import Decoder, HPACKError
 
-#: Bytes of all headers of a call, as RFC 9113 counts them (32 more for each); grpcio has 16 KiB.
-HEADERS_BYTES_MAX = 64 * 1024
+#: Bytes of all headers of a call, as RFC 9113 counts them (32 more for each): grpcio's limit.
+HEADERS_BYTES_MAX = 16 * 1024
+
+#: Bytes of a `grpc-message`: clients take headers of 8 KiB, and frames of 16 KiB.
+MESSAGE_BYTES_MAX = 4 * 1024
 
 #: Blocks of one connection that are remembered.
 BLOCKS_MAX = 64
@@ -26,6 +29,9 @@ CONTENT_TYPE = "application/grpc"
 #: indexed has four zero bits in front of its name's number.
 _STATUS_200 = b"\x88"
 _CONTENT_TYPE_NAME = b"\x0f\x10"
+
+#: What is read here of the headers of a call.
+_NAMES = frozenset((":method", ":path", "content-type", "grpc-timeout", "grpc-encoding"))
 
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _NS_OF_UNIT = {
@@ -58,9 +64,13 @@ class CallHead(NamedTuple):
 
 
 class HeaderReader:
-    """Reads the blocks of one connection, in the order in which they came."""
+    """Reads the blocks of one connection, in the order in which they came.
 
-    def __init__(self) -> None:
+    names: of the headers that are kept in `CallHead.metadata`.
+    """
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
         self._decoder = Decoder(HEADERS_BYTES_MAX)
         self._known: dict[bytes, CallHead] = {}
 
@@ -76,7 +86,7 @@ class HeaderReader:
             fields = self._decoder.decode(block, raw=True)
         except HPACKError as error:
             raise HeaderError(f"header block cannot be read: {error}") from None
-        head = _head(fields)
+        head = _head(fields, self._names)
         first = entries[0] if entries else None
         if first is not before[0] or (len(entries), table.maxsize) != before[1:]:
             self._known.clear()
@@ -85,12 +95,14 @@ class HeaderReader:
         return head
 
 
-def _head(fields: Iterable[tuple[bytes, bytes]]) -> CallHead:
+def _head(fields: Iterable[tuple[bytes, bytes]], names: frozenset[str]) -> CallHead:
     metadata: dict[str, str] = {}
     for raw_name, raw_value in fields:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        # One that comes again is one value with the first (RFC 9110, 5.3).
-        metadata[name] = f"{metadata[name]}, {value}" if name in metadata else value
+        name = raw_name.decode("latin-1")
+        if name in _NAMES or name in names:
+            value = raw_value.decode("latin-1")
+            # One that comes again is one value with the first (RFC 9110, 5.3).
+            metadata[name] = f"{metadata[name]}, {value}" if name in metadata else value
     path = metadata.pop(":path", "")
     wrong, http_status = _wrong(metadata, path)
     timeout_ns = None
@@ -137,8 +149,17 @@ def trailers(code: int, message: str, metadata: Iterable[tuple[str, str]]) -> by
     """The fields of a call's end. message: any text, percent-encoded as gRPC wants it."""
     block = literal("grpc-status", str(code))
     if message:
-        block += literal("grpc-message", quote(message, safe=_UNQUOTED))
+        block += literal("grpc-message", _quoted(message))
     return block + b"".join([literal(name, value) for name, value in metadata])
+
+
+def _quoted(message: str) -> str:
+    """Percent-encoded, and cut where it is too long."""
+    quoted = quote(message, safe=_UNQUOTED)
+    while len(quoted) > MESSAGE_BYTES_MAX:
+        message = message[: len(message) * MESSAGE_BYTES_MAX // (len(quoted) + 3)]
+        quoted = quote(message, safe=_UNQUOTED) + "..."
+    return quoted
 
 
 #: Printable ASCII but the percent sign.

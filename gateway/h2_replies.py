@@ -16,7 +16,10 @@ from gateway.h2_headers import status_block
 Piece = bytes | memoryview
 
 #: What a call gets of a window before the next one has its turn.
-FRAME_BYTES_MAX = 256 * 1024
+PART_BYTES_MAX = 256 * 1024
+
+#: What is handed to the writer before it is seen whether the client takes it.
+ROUND_BYTES_MAX = 1024 * 1024
 
 _REPLY_BLOCK = status_block(200)
 _BEGIN = len(_REPLY_BLOCK)
@@ -35,8 +38,10 @@ class Replies:
         self.unsent_bytes = 0
         #: nothing is to be written now: whoever writes has enough
         self.is_paused = False
-        #: calls that wait, in their turn
-        self._waiting: dict[int, Call] = {}
+        #: calls that wait for the connection's window only, or for their turn
+        self._ready: dict[int, Call] = {}
+        #: how many DATA frames were sent
+        self.frames_sent = 0
 
     def send(self, call: Call, body: bytes, end: bytes | None = None) -> None:
         """Send a message. end: the block of trailers, if it is the last one."""
@@ -84,31 +89,44 @@ class Replies:
         self.unsent_bytes -= call.unsent_bytes
         call.unsent.clear()
         call.unsent_bytes = 0
-        self._waiting.pop(call.stream, None)
+        self._ready.pop(call.stream, None)
+
+    def open_window(self, call: Call, size: int) -> None:
+        """The client takes more of a call."""
+        call.window += size
+        if call.unsent and call.window > 0:
+            self._ready[call.stream] = call
 
     def set_call_window(self, window: int, calls: Iterable[Call]) -> None:
         """The client changes what it takes of each call, also of these that are open."""
         for call in calls:
-            call.window += window - self.call_window
+            self.open_window(call, window - self.call_window)
+            if call.window <= 0:
+                self._ready.pop(call.stream, None)
         self.call_window = window
 
+    @property
+    def can_go_on(self) -> bool:
+        """Something waits, and nothing keeps it but that others had their turn."""
+        return bool(self._ready) and self.window > 0 and not self.is_paused
+
     def go_on(self) -> list[Call]:
-        """Send what the windows allow now. Returns the calls that ended by it."""
-        done: list[Call] = []
-        while self._waiting and self.window > 0 and not self.is_paused:
-            open_calls = [call for call in self._waiting.values() if call.window > 0]
-            if not open_calls:
-                break
-            for call in open_calls:
-                self._send_part(call)
-                if not call.unsent:
-                    del self._waiting[call.stream]
-                    if call.end is not None:
-                        self._write_end(call)
-                        done.append(call)
-                if self.window <= 0:
-                    break
-        return done
+        """Send what the windows allow, up to `ROUND_BYTES_MAX`.
+
+        Returns the calls of which nothing waits any more; those that have an end ended by it.
+        """
+        emptied: list[Call] = []
+        left = ROUND_BYTES_MAX
+        while left > 0 and self.can_go_on:
+            call = self._ready.pop(next(iter(self._ready)))
+            left -= self._send_part(call)
+            if not call.unsent:
+                if call.end is not None:
+                    self._write_end(call)
+                emptied.append(call)
+            elif call.window > 0:
+                self._ready[call.stream] = call  # behind all others
+        return emptied
 
     def _queue(self, call: Call, body: bytes) -> None:
         if not call.has_begun:
@@ -122,12 +140,14 @@ class Replies:
         size = len(body) + MESSAGE_HEAD_BYTES
         call.unsent_bytes += size
         self.unsent_bytes += size
-        self._waiting[call.stream] = call
+        if call.window > 0:
+            self._ready[call.stream] = call
 
-    def _send_part(self, call: Call) -> None:
-        """One frame of what waits. REQUIRES: both windows are open."""
-        size = min(call.unsent_bytes, call.window, self.window, max(self.frame_bytes_max, 0))
-        size = min(size, FRAME_BYTES_MAX)
+    def _send_part(self, call: Call) -> int:
+        """One frame of what waits. Returns its size. REQUIRES: both windows are open."""
+        size = min(call.unsent_bytes, call.window, self.window, self.frame_bytes_max)
+        size = sent = min(size, PART_BYTES_MAX)
+        self.frames_sent += 1
         self.out.append(FRAME_HEAD.pack(size >> 16, size & 0xFFFF, frames.DATA, 0, call.stream))
         self.window -= size
         call.window -= size
@@ -142,6 +162,7 @@ class Replies:
                 call.unsent.popleft()
             self.out.append(piece)
             size -= len(piece)
+        return sent
 
     def _write_end(self, call: Call) -> None:
         assert call.end is not None

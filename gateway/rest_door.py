@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from gateway.accepting import Acceptor
-from gateway.addresses import AddressError, TcpAddress, parse_rest_address
+from gateway.addresses import AddressError, parse_rest_address
 from gateway.content_coding import (
     INLINE_BYTES_MAX,
     PACKED_BYTES_MIN,
@@ -24,14 +24,12 @@ from gateway.http_connection import HttpConnection
 from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest
 from gateway.http_service import Patience, RestService
 from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
+from gateway.listening import listen_tcp
 from gateway.off_loop import off_loop
 from gateway.requests import IDEMPOTENCY_KEY, PRIORITY_KEY
 from gateway.rest_router import METRICS_TARGET
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
-
-#: Connections that wait to be accepted.
-BACKLOG = 2048
 
 DEFAULT_PATIENCE = Patience()
 
@@ -98,7 +96,13 @@ class RestDoor:
             if listener is not None:
                 listener.close()
             raise DoorError(str(error)) from None
-        listener = listener or await _listen(where, address)
+        try:
+            listener = listener or await listen_tcp(where)
+        except (OSError, UnicodeError):
+            raise DoorError(
+                f"Serving Error: RESTful server start failed, bind to the socket address {address} "
+                "failed"
+            ) from None
         application = _Application(handler, journal or Journal(), metrics, packs_replies)
         service = RestService(application.answer, handler.body_bytes_max, patience)
         connections: set[HttpConnection] = set()
@@ -215,26 +219,3 @@ async def _packed(answer: HttpAnswer, request: HttpRequest) -> HttpAnswer:
         if len(shorter) < len(body):
             return answer._replace(body=shorter, headers=(*varies, (b"content-encoding", coding)))
     return answer._replace(headers=varies)
-
-
-async def _listen(where: TcpAddress, address: str) -> socket.socket:
-    """A listening socket; its address is free to be taken again right after a restart."""
-    listener = None
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, name = found[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(name)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except (OSError, UnicodeError):
-        if listener is not None:
-            listener.close()
-        raise DoorError(
-            f"Serving Error: RESTful server start failed, bind to the socket address {address} "
-            "failed"
-        ) from None
-    return listener

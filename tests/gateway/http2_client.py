@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections import Counter
 from typing import NamedTuple
@@ -24,6 +25,11 @@ class Frame(NamedTuple):
     payload: bytes
 
 
+def _length(size: int) -> bytes:
+    """RFC 7541, 5.1, with a prefix of 7 bits; up to 254."""
+    return bytes([size]) if size < 127 else bytes([127, size - 127])
+
+
 class Http2Client:
     """One connection. Make it with `connect`."""
 
@@ -35,10 +41,16 @@ class Http2Client:
         self.data_bytes: Counter[int] = Counter()
 
     @classmethod
-    async def connect(cls, address: str) -> Http2Client:
-        """Connect to `host:port`."""
+    async def connect(cls, address: str, receive_buffer: int = 0) -> Http2Client:
+        """Connect to `host:port`. receive_buffer: of the kernel, in bytes; 0 = as it likes."""
         host, _, port = address.rpartition(":")
-        client = cls(*await asyncio.open_connection(host, int(port)))
+        connection = socket.socket()
+        if receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.connect((host, int(port)))
+        connection.setblocking(False)
+        limit = receive_buffer or 2**16
+        client = cls(*await asyncio.open_connection(sock=connection, limit=limit))
         client._writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         client._send(SETTINGS, 0, 0, b"")
         return client
@@ -49,13 +61,17 @@ class Http2Client:
         self._send(DATA, END_STREAM, stream, b"\0" + struct.pack("!I", len(body)) + body)
         return stream
 
-    def open_call(self, *more: tuple[str, str]) -> int:
-        """Begin a `Predict`, with no message yet. Returns its stream's number."""
+    async def drain(self) -> None:
+        """Wait until the server has read most of what was sent."""
+        await self._writer.drain()
+
+    def open_call(self, *more: tuple[str, str], path: str = PREDICT) -> int:
+        """Begin a call, with no message yet. Returns its stream's number."""
         self._stream += 2
         fields = (
             (b":method", b"POST"),
             (b":scheme", b"http"),
-            (b":path", PREDICT.encode()),
+            (b":path", path.encode()),
             (b":authority", b"localhost"),
             (b"content-type", b"application/grpc"),
             (b"te", b"trailers"),
@@ -63,7 +79,7 @@ class Http2Client:
         )
         # HPACK: literals that nobody remembers, with new names (RFC 7541, 6.2.2).
         block = b"".join(
-            b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+            b"\0" + bytes([len(name)]) + name + _length(len(value)) + value
             for name, value in fields
         )
         self._send(HEADERS, END_HEADERS, self._stream, block)

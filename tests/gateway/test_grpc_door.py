@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import tempfile
+import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -13,6 +16,7 @@ import pytest
 import uvloop
 
 from gateway.doors import DoorError
+from gateway.grpc_connection import UNTAKEN_BYTES_MAX
 from gateway.grpc_door import PREDICT, GrpcDoor
 from gateway.ms_service_handler import MsServiceHandler
 from gateway.tls import TlsSettings
@@ -438,6 +442,59 @@ def test_large_messages_go_both_ways(run) -> None:  # type: ignore[no-untyped-de
             await door.close(0)
 
     run(play())
+
+
+def test_a_client_that_reads_nothing_gets_no_endless_answers() -> None:
+    """Small answers, for which no window has to be opened: of an RPC that does not exist."""
+
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        client = await Http2Client.connect(door.address, receive_buffer=4_096)
+        for _ in range(200):
+            for _ in range(200):
+                client.open_call(path="/a/" + "x" * 200)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(client.drain(), 0.02)
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert limits.MIB < door.unread_bytes() < 3 * UNTAKEN_BYTES_MAX
+        assert await call(b"x") == b"x"
+        client.close()
+        while door.unread_bytes():
+            await asyncio.sleep(0.01)
+
+    on_door(scene, run=uvloop.run)
+
+
+def test_a_connection_that_has_closed_leaves_nothing_behind() -> None:
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        kept = []
+        for _ in range(10):
+            client = await Http2Client.connect(door.address)
+            await client.receive_end(client.call(b"x"))
+            kept += [weakref.ref(each) for each in door._connections]
+            client.close()
+        while door._connections:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        gc.collect()
+        assert [each() for each in kept if each() is not None] == []
+
+    on_door(scene)
+
+
+def test_a_file_at_the_place_of_a_unix_socket_is_not_removed(tmp_path: Path) -> None:
+    file, socket_file = tmp_path / "file", tmp_path / "door.sock"
+    file.write_text("precious")
+    failed = CREATE_FAILED.format(address=f"unix:{file}")
+    assert open_fails(f"unix:{file}") == failed
+    assert file.read_text() == "precious"
+
+    async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
+        assert await call(b"x") == b"x"
+
+    for _ in range(2):  # the second one finds what the first one left
+        on_door(scene, f"unix:{socket_file}")
+        assert socket_file.exists()
 
 
 # ---------------------------------------------------------------- TLS

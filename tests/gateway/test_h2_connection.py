@@ -16,7 +16,7 @@ import h2.settings
 import pytest
 from hpack import Encoder
 
-from gateway import h2_connection, h2_frames, h2_patience
+from gateway import h2_calls, h2_connection, h2_frames, h2_patience
 from gateway.h2_call import Call
 from gateway.h2_connection import Http2Connection
 from gateway.h2_errors import Http2Error
@@ -37,6 +37,10 @@ FIELDS = [
 ]
 
 
+#: Headers that the sink reads.
+NAMES = [f"x-{number}" for number in range(6)]
+
+
 class Recorder:
     """A sink that remembers, and answers nothing by itself."""
 
@@ -53,6 +57,9 @@ class Recorder:
 
     def end_messages(self, call: Call) -> None:
         self.said.append(("end", call.stream))
+
+    def note_sent(self, call: Call) -> None:
+        self.said.append(("sent", call.stream))
 
     def drop(self, call: Call) -> None:
         self.said.append(("drop", call.stream))
@@ -168,15 +175,16 @@ def test_however_the_bytes_come_the_same_is_told(step: int) -> None:
 def test_the_same_header_block_is_read_again_when_the_table_has_changed() -> None:
     """Random headers by a library's encoder, which indexes all of them; also very long tables."""
     dice = random.Random(7)
-    encoder, reader = Encoder(), HeaderReader()
+    encoder, reader = Encoder(), HeaderReader(frozenset(NAMES))
     for turn in range(3_000):
         if turn % 500 == 499:
             encoder.header_table_size = dice.choice((0, 200, 4_096))
-        extra = [(f"x-{dice.randrange(6)}", str(dice.randrange(4) ** dice.randrange(9)))]
+        extra = [(NAMES[dice.randrange(6)], str(dice.randrange(4) ** dice.randrange(9)))]
         fields = FIELDS + (extra if dice.random() < 0.3 else [])
         head = reader.read(encoder.encode(fields))
         assert head.path == "/a.B/Do"
-        assert head.metadata == {name: value for name, value in fields if name != ":path"}
+        kept = (*NAMES, ":method", "content-type")
+        assert head.metadata == {name: value for name, value in fields if name in kept}
 
 
 @pytest.mark.parametrize(
@@ -307,11 +315,11 @@ def test_what_a_stream_does_not_take_its_client_cannot_send() -> None:
         pair.client.send_data(stream, body)
         pair.turn()
         sent += len(body)
-    assert h2_connection.CALL_WINDOW - 2 * len(body) < sent <= h2_connection.CALL_WINDOW
+    assert h2_calls.CALL_WINDOW - 2 * len(body) < sent <= h2_calls.CALL_WINDOW
     for _ in range(sent // len(body)):
-        pair.ours.note_taken(pair.sink.calls[stream])
+        pair.ours.note_taken(pair.sink.calls[stream], bytes(1_000))
     pair.turn()
-    assert pair.client.local_flow_control_window(stream) > h2_connection.CALL_WINDOW // 2
+    assert pair.client.local_flow_control_window(stream) > h2_calls.CALL_WINDOW // 2
     # and others can, all the time
     assert pair.call(b"small")
 
@@ -494,10 +502,12 @@ OPENING = h2_frames.PREFACE + h2_frames.settings({})
         (OPENING + h2_frames.settings({5: 100}), 1, "frames of 100 B are not allowed"),
         (OPENING + _frame(5, 4, 1, bytes(4)), 1, "a client does not push"),
         (OPENING + _frame(6, 0, 0, b"x"), 6, "frame 6 has 1 B"),
-        (OPENING + _frame(8, 0, 0, bytes(4)), 1, "WINDOW_UPDATE by nothing"),
-        (OPENING + _frame(8, 0, 1, b"\0\0\0\1"), 1, "WINDOW_UPDATE on stream 1"),
+        (OPENING + _frame(8, 0, 0, bytes(4)), 1, "WINDOW_UPDATE by 0 on stream 0"),
+        (OPENING + _frame(8, 0, 1, b"\0\0\0\1"), 1, "WINDOW_UPDATE by 1 on stream 1"),
         (OPENING + h2_frames.window_update(0, 2**31 - 1), 3, "the connection's window is too larg"),
         (OPENING + _frame(1, 0, 1, bytes(30_000)) + _frame(9, 0, 1, bytes(9_000)), 11, "39000 B"),
+        (OPENING + _frame(6, 0, 0, bytes(40_000)), 6, "frame of 40000 B exceeds 32768"),
+        (OPENING + _frame(4, 0, 0, bytes(6) * 101), 11, "more than 100 settings at once"),
     ],
 )
 def test_who_breaks_the_protocol_is_told_how(data: bytes, code: int, text: str) -> None:
@@ -511,6 +521,127 @@ def test_who_breaks_the_protocol_is_told_how(data: bytes, code: int, text: str) 
     (written,) = ours.out
     assert written[9 + 4 : 9 + 8] == struct.pack("!I", code)
     assert error.value.text.encode()[:50] in written
+
+
+def test_settings_that_lift_an_open_call_over_the_largest_window_are_an_error() -> None:
+    ours = Http2Connection(Recorder(), MAX)
+    ours.receive(OPENING + _headers(1) + h2_frames.window_update(1, 2**31 - 1 - 65_535), 0)
+    with pytest.raises(Http2Error) as error:
+        ours.receive(h2_frames.settings({4: 65_536}), 0)
+    assert error.value.code == h2_frames.FLOW_CONTROL_ERROR
+
+
+def test_a_window_update_by_nothing_ends_its_call_only() -> None:
+    pair = Pair()
+    call = pair.call(b"")
+    pair.ours.receive(_frame(8, 0, call.stream, bytes(4)), 0)
+    assert call.is_closed
+    pair.turn()
+    assert pair.call(b"")
+
+
+def test_a_client_with_small_windows_may_take_replies_as_large_as_it_likes() -> None:
+    """Node's HTTP/2 opens both windows for each 32 KiB; 200 MiB are 13,000 such frames."""
+    pair = Pair()
+    size = MAX - 5
+    for _ in range(200 * limits.MIB // size):
+        call = pair.call(b"")
+        pair.events.clear()
+        pair.ours.reply(call, bytes(size), OK)
+        while not call.is_closed:
+            written = b"".join(pair.ours.out)
+            pair.ours.out.clear()
+            pair.client.receive_data(written)
+            for _ in range(4):  # many small ones
+                pair.client.increment_flow_control_window(16_384 // 4)
+                pair.client.increment_flow_control_window(16_384 // 4, call.stream)
+            pair.ours.receive(pair.client.data_to_send(), 0)
+        pair.turn()
+
+
+def test_a_call_that_breaks_a_rule_is_not_forgiven_as_one_that_ends_well() -> None:
+    """MadeYouReset (CVE-2025-8671): the client has its calls reset by us."""
+    ours = Http2Connection(Recorder(), MAX)
+    ours.receive(OPENING, 0)
+    data = h2_frames.frame(h2_frames.DATA, h2_frames.END_STREAM, 1, message(b""))
+    late = h2_frames.frame(h2_frames.DATA, 0, 1, b"x")
+
+    def of(stream: int, frame: bytes) -> bytes:
+        return frame[:5] + struct.pack("!I", stream) + frame[9:]
+
+    broken = (
+        _headers(each) + of(each, data) + of(each, late)
+        for each in range(1, 4 * h2_patience.IDLE_FRAMES_MAX, 2)
+    )
+    with pytest.raises(Http2Error) as error:
+        feed(ours, broken)
+    assert error.value.code == h2_frames.ENHANCE_YOUR_CALM
+
+
+def test_what_is_under_way_to_a_call_that_ended_here_is_no_flood() -> None:
+    ours = Http2Connection(Recorder(), MAX)
+    ours.receive(OPENING, 0)
+    for number in range(200):
+        stream = 2 * number + 1
+        ours.receive(_headers(stream), 0)
+        ours.finish(ours.calls[stream], OK)
+        under_way = h2_frames.frame(h2_frames.DATA, 0, stream, bytes(16_384))
+        feed(ours, [under_way] * (h2_calls.CALL_WINDOW // 16_384))
+        ours.out.clear()
+
+
+def test_a_bomb_of_compressed_messages_is_not_unpacked_beyond_what_is_taken() -> None:
+    sink = Recorder()
+    ours = Http2Connection(sink, limits.MIB)
+    block = Encoder().encode([*FIELDS, ("grpc-encoding", "gzip")])
+    ours.receive(OPENING + h2_frames.frame(h2_frames.HEADERS, 4, 1, block), 0)
+    bomb = message(gzip.compress(bytes(limits.MIB)), 1) * 200
+    ours.receive(h2_frames.frame(h2_frames.DATA, 0, 1, bomb), 0)
+    unpacked = sum(len(each[2]) for each in sink.said if each[0] == "message")
+    assert unpacked <= h2_calls.CALL_WINDOW + 3 * limits.MIB
+    assert sink.said[-1] == ("drop", 1)
+    assert not ours.calls
+
+
+def test_what_lies_here_of_all_calls_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h2_connection, "HELD_BYTES_MAX", 1_000_000)
+    sink = Recorder()
+    ours = Http2Connection(sink, limits.MIB)
+    ours.receive(OPENING, 0)
+    part = struct.pack("!BI", 0, limits.MIB) + bytes(199_995)
+    for stream in range(1, 15, 2):
+        ours.receive(_headers(stream) + h2_frames.frame(h2_frames.DATA, 0, stream, part), 0)
+    assert [each for each in sink.said if each[0] == "drop"] == [("drop", 11), ("drop", 13)]
+    feed(ours, (h2_frames.reset(stream, 8) for stream in range(1, 11, 2)))
+    assert ours._held_bytes == 0
+    ours.receive(_headers(15) + h2_frames.frame(h2_frames.DATA, 0, 15, part), 0)
+    assert 15 in ours.calls
+
+
+def test_many_replies_that_wait_cost_no_more_each_than_a_few() -> None:
+    pair = Pair(initial_window_size=0)
+    calls = [pair.call(b"") for _ in range(1_000)]
+    for call in calls:
+        pair.ours.reply(call, b"reply", OK)
+    pair.turn()
+    assert not pair.ours.replies.can_go_on
+    for call in reversed(calls):
+        pair.client.increment_flow_control_window(100, call.stream)
+    pair.turn()
+    assert not pair.ours.calls
+    assert {pair.replied(call.stream)[1] for call in calls} == {message(b"reply")}
+
+
+@pytest.mark.parametrize("text", ["ä" * 5_000, "漢" * 5_000, "x" * 50_000, "%" * 9_000])
+def test_a_long_message_is_cut_so_that_clients_take_its_frame(text: str) -> None:
+    pair = Pair()
+    call = pair.call(b"")
+    pair.ours.finish(call, trailers(13, text, (("x-own", "1"),)))
+    pair.turn()
+    head, _, _ = pair.replied(call.stream)
+    assert 1_000 < len(head["grpc-message"]) <= 4_099
+    assert head["grpc-message"].endswith("...")
+    assert head["x-own"] == "1"
 
 
 def test_what_has_no_meaning_here_is_ignored() -> None:

@@ -58,6 +58,7 @@ SHELLS = {
     "gateway/http_connection.py",
     "gateway/http_replies.py",
     "gateway/journal.py",
+    "gateway/listening.py",
     "gateway/model_directory.py",
     "gateway/off_loop.py",
     "gateway/oip_handler.py",

@@ -5,7 +5,10 @@ While a copy is here nobody is refused: who connects meanwhile waits for the nex
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+from pathlib import Path
 
 
 class Listeners:
@@ -26,6 +29,9 @@ class Listeners:
         return self._fds.get(command.removeprefix("open_"))
 
     def close(self) -> None:
-        """Listen no more ourselves; what gateways have is theirs."""
+        """Listen no more ourselves; what gateways have is theirs. A unix socket's file goes."""
         while self._fds:
-            os.close(self._fds.popitem()[1])
+            with socket.socket(fileno=self._fds.popitem()[1]) as listener:
+                if listener.family == socket.AF_UNIX:
+                    with contextlib.suppress(OSError):  # gone, or not ours to remove
+                        Path(os.fsdecode(listener.getsockname())).unlink()
