@@ -22,7 +22,8 @@ from typing import cast
 
 import httptools
 
-from gateway.http_messages import Header, HttpAnswer, HttpRequest
+from gateway.http_arriving import ArrivingRequest
+from gateway.http_messages import HttpAnswer
 from gateway.http_replies import REFUSALS, reply_head
 from gateway.http_service import RestService
 from telemetry.log import get_logger
@@ -39,25 +40,13 @@ UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 #: Replies up to this size are written as one piece with their heads.
 JOINED_BYTES_MAX = 16 * 1024
 
+#: What a TLS connection is given before it is seen whether the client takes it: it encrypts all.
+TLS_BYTES_MAX = 256 * 1024
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 #: What a bug of ours is answered with.
 _BROKEN = HttpAnswer(500, b"Internal Server Error", (), b"text/plain; charset=utf-8")
-
-
-class _Arriving:
-    """A request that is not complete, or waits for the one before it."""
-
-    __slots__ = ("begin_s", "body", "body_bytes", "headers", "is_kept_alive", "target", "verb")
-
-    def __init__(self, begin_s: float) -> None:
-        self.begin_s = begin_s
-        self.verb = ""
-        self.target = b""
-        self.headers: list[Header] = []
-        self.body: list[bytes] = []
-        self.body_bytes = 0
-        self.is_kept_alive = True
 
 
 class HttpConnection(asyncio.Protocol):
@@ -72,12 +61,13 @@ class HttpConnection(asyncio.Protocol):
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._client: object = None
+        self._is_encrypted = False
         self._parser = self._new_parser()
         #: the one whose head, or whose body, comes now; None between requests
-        self._arriving: _Arriving | None = None
+        self._arriving: ArrivingRequest | None = None
         self._in_head = True
         #: complete requests that wait for the one that is answered
-        self._waiting: deque[_Arriving] = deque()
+        self._waiting: deque[ArrivingRequest] = deque()
         self._answering: asyncio.Task[None] | None = None
         #: nothing is answered any more: the connection is given up
         self._is_abandoned = False
@@ -115,6 +105,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._ends = self._service.is_leaving
         self._client = transport.get_extra_info("peername")
+        self._is_encrypted = transport.get_extra_info("sslcontext") is not None
         self._connections.add(self)
         self._idle_since_s = self._loop.time()
         self._idle = self._loop.call_later(self._service.patience.idle_s, self._check_idle)
@@ -133,7 +124,7 @@ class HttpConnection(asyncio.Protocol):
         self.lost.set_result(None)
 
     def eof_received(self) -> None:
-        """The client sends no more; a reply that is under way goes on."""
+        """The client sends no more, which is how it says that it goes: the transport closes."""
 
     def abandon(self) -> None:
         """Drop the connection without an answer."""
@@ -149,7 +140,13 @@ class HttpConnection(asyncio.Protocol):
         self._ends = True
         if self._answering is None and (self._arriving is None or self._in_head):
             self._is_abandoned = True
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Close once everything is written; a client that takes nothing of it is given up."""
+        if self._stalled is None:
+            self._watch_writing()
+        self._transport.close()
 
     def _check_idle(self) -> None:
         """The timer goes off once in a while, rather than be set with each reply."""
@@ -158,7 +155,7 @@ class HttpConnection(asyncio.Protocol):
         if self._answering is None and self._arriving is None:
             left_s = self._idle_since_s + idle_s - self._loop.time()
             if left_s <= 0:
-                self._transport.close()
+                self._close()
                 return
         self._idle = self._loop.call_later(left_s, self._check_idle)
 
@@ -194,17 +191,12 @@ class HttpConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------ answers
 
-    def _begin_answer(self, request: _Arriving) -> None:
+    def _begin_answer(self, request: ArrivingRequest) -> None:
         self._answering = self._loop.create_task(self._answer(request))
 
-    async def _answer(self, arriving: _Arriving) -> None:
+    async def _answer(self, arriving: ArrivingRequest) -> None:
         service = self._service
-        body = None
-        if arriving.body_bytes <= service.body_bytes_max:
-            body = arriving.body[0] if len(arriving.body) == 1 else b"".join(arriving.body)
-        arriving.body.clear()
-        reading_ms = int((self._loop.time() - arriving.begin_s) * 1_000)
-        request = HttpRequest(arriving.verb, arriving.target, arriving.headers, body, reading_ms)
+        request = arriving.complete(service.body_bytes_max, self._loop.time())
         try:
             answer = await service.answer(request, self._client)
         except asyncio.CancelledError:
@@ -217,21 +209,34 @@ class HttpConnection(asyncio.Protocol):
             arriving.is_kept_alive = False
         if self._drained is not None:
             await self._drained
-        if not self._is_abandoned:
-            self._write(arriving, answer)
-
-    def _write(self, request: _Arriving, answer: HttpAnswer) -> None:
-        is_last = not request.is_kept_alive or (self._ends and not self._waiting)
+        if self._is_abandoned:
+            return
+        is_last = not arriving.is_kept_alive or (self._ends and not self._waiting)
         head = reply_head(answer, is_last)
-        body = b"" if request.verb == "HEAD" else answer.body
+        body = b"" if arriving.verb == "HEAD" else answer.body
         if len(body) <= JOINED_BYTES_MAX:
             self._transport.write(head + body)
-        else:
+        elif not self._is_encrypted:
             self._transport.writelines((head, body))
+        else:
+            await self._write_encrypted(head, memoryview(body))
+        if not self._is_abandoned:
+            self._end_answer(is_last)
+
+    async def _write_encrypted(self, head: bytes, body: memoryview) -> None:
+        """What is encrypted lies below of what tells us that the client does not take it."""
+        self._transport.write(head)
+        while body and not self._is_abandoned:
+            self._transport.write(body[:TLS_BYTES_MAX])
+            body = body[TLS_BYTES_MAX:]
+            if self._drained is not None:
+                await self._drained
+
+    def _end_answer(self, is_last: bool) -> None:
         self._answering = None
         if is_last:
             self._is_abandoned = True
-            self._transport.close()
+            self._close()
             return
         self._idle_since_s = self._loop.time()
         if self._waiting:
@@ -250,18 +255,19 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; requests begin to be answered while this runs."""
-        if self._is_abandoned or self._is_deaf:
+        if self._ignores_client():
             return
         self._stagnant_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
+            while data:
+                data = self._feed(data)
         except httptools.HttpParserInvalidMethodError:
             self._refuse(501)
         except httptools.HttpParserError:
             self._refuse(400)
-        if self._is_abandoned or self._is_deaf or (self._in_head and not self._stagnant_bytes):
+        if self._ignores_client():
+            return
+        if self._arriving is None and not self._stagnant_bytes:
             return
         patience = self._service.patience
         if self._stagnant_bytes > HEAD_BYTES_MAX:
@@ -272,6 +278,17 @@ class HttpConnection(asyncio.Protocol):
         elif self._incomplete is None:
             self._incomplete = self._loop.call_later(patience.head_s, self._give_up)
 
+    def _ignores_client(self) -> bool:
+        return self._is_abandoned or self._is_deaf
+
+    def _feed(self, data: bytes) -> bytes:
+        """Returns what is to be parsed again. Raises httptools.HttpParserError."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._decline_upgrade(data[upgrade.args[0] :])
+        return b""
+
     def _give_up(self) -> None:
         self._incomplete = None
         if self._answering is not None:  # the silence is our own
@@ -279,11 +296,11 @@ class HttpConnection(asyncio.Protocol):
         else:
             self.abandon()
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Parse the request again as if its client had not offered another protocol."""
+    def _decline_upgrade(self, rest: bytes) -> bytes:
+        """The request and all behind it as if its client had not offered another protocol."""
         if self._parser.get_method() == b"CONNECT":
             self._refuse(501)
-            return
+            return b""
         request = self._arriving
         assert request is not None
         version = self._parser.get_http_version().encode()
@@ -296,7 +313,7 @@ class HttpConnection(asyncio.Protocol):
             elif name not in UPGRADE_HEADERS:
                 lines += [name, b": ", value, b"\r\n"]
         self._parser = self._new_parser()
-        self.data_received(b"".join([*lines, b"\r\n", rest]))
+        return b"".join([*lines, b"\r\n", rest])
 
     def _refuse(self, status: int) -> None:
         """Answer bytes that are no HTTP request, and close."""
@@ -307,13 +324,13 @@ class HttpConnection(asyncio.Protocol):
             return
         self._is_abandoned = True
         self._transport.write(REFUSALS[status])
-        self._transport.close()
+        self._close()
 
     # ------------------------------------------------------------ the parser's callbacks
 
     def on_message_begin(self) -> None:
         """The first byte of a request line."""
-        self._arriving = _Arriving(0.0)
+        self._arriving = ArrivingRequest()
         self._in_head = True
         self._declines_upgrade = False
 
@@ -353,11 +370,7 @@ class HttpConnection(asyncio.Protocol):
         assert request is not None
         self._stagnant_bytes = 0
         self._expects_continue = False
-        request.body_bytes += len(body)
-        if request.body_bytes <= self._service.body_bytes_max:
-            request.body.append(body)
-        else:
-            request.body.clear()
+        request.add_body(body, self._service.body_bytes_max)
 
     def on_message_complete(self) -> None:
         """The request is complete."""

@@ -10,8 +10,10 @@ import resource
 import socket
 import ssl
 import subprocess
+import sys
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ import uvloop
 
 from gateway import http_connection
 from gateway.doors import DoorError
+from gateway.http_arriving import ArrivingRequest
 from gateway.http_messages import HttpAnswer, HttpRequest
 from gateway.http_service import Patience
 from gateway.journal import Journal
@@ -322,6 +325,33 @@ def test_an_offer_of_http_2_is_declined_without_losing_the_body() -> None:
     on_door(scene)
 
 
+def test_many_offers_of_http_2_at_once_are_all_declined() -> None:
+    offers = 600
+    raw = (
+        b"POST /%d HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 1\r\n\r\nx"
+    )
+
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(b"".join(raw % number for number in range(offers)))
+        for number in range(offers):
+            assert (await read_reply(reader))[2] == b'["POST", "/%d", 1]' % number
+        writer.close()
+
+    on_door(scene)
+
+
+def test_a_body_in_tiny_pieces_takes_little_more_room_than_its_bytes() -> None:
+    request = ArrivingRequest()
+    for number in range(100_000):
+        request.add_body(b"%d" % (number % 10), limits.MIB)
+    assert sum(sys.getsizeof(piece) for piece in request._body) < 200_000
+    body = request.complete(limits.MIB, 0.0).body
+    assert body == b"0123456789" * 10_000
+    assert isinstance(body, bytes)
+
+
 def test_a_reply_to_head_has_no_body() -> None:
     async def play() -> None:
         door = await RestDoor.open(RestfulHandler(FakeBus(), limits.MIB), "127.0.0.1:0", 1)
@@ -509,6 +539,18 @@ def test_whoever_waits_for_a_reply_is_not_given_up_for_what_came_behind(behind: 
             await asyncio.wait_for(echo.cancelled.wait(), 0.2)
         echo.finish.set()
         assert (await read_reply(reader))[2] == b'["POST", "/slow", 1]'
+        writer.close()
+
+    on_door(scene, patience=Patience(head_s=0.02, idle_s=0.02))
+
+
+def test_a_client_that_falls_silent_right_behind_a_request_is_given_up() -> None:
+    async def scene(echo: Echo, door: RestDoor) -> None:
+        reader, writer = await connect(door)
+        writer.write(POST % (b"/a", 1, b"x") + b"P")
+        await read_reply(reader)
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
         writer.close()
 
     on_door(scene, patience=Patience(head_s=0.02, idle_s=0.02))

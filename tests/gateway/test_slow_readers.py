@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -14,7 +16,9 @@ from gateway.grpc_door import PREDICT, GrpcDoor
 from gateway.http_messages import HttpAnswer, HttpRequest
 from gateway.http_service import Patience
 from gateway.rest_door import RestDoor
+from gateway.tls import TlsSettings
 from protocol import limits
+from tests.gateway.fakes import KeyMaterial
 from tests.gateway.http2_client import (
     END_STREAM,
     HEADERS,
@@ -115,9 +119,12 @@ LARGE = 64 * limits.MIB
 GET = b"POST /%d HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
 
 
-def on_rest_door(scene: Callable[[RestDoor], Awaitable[None]], run, idle_s: float) -> None:  # type: ignore[no-untyped-def]
+def on_rest_door(  # type: ignore[no-untyped-def]
+    scene: Callable[[RestDoor], Awaitable[None]], run, idle_s: float, tls: TlsSettings | None = None
+) -> None:
     async def play() -> None:
-        door = await RestDoor.open(Big(), "127.0.0.1:0", 1, patience=Patience(idle_s=idle_s))
+        patience = Patience(idle_s=idle_s)
+        door = await RestDoor.open(Big(), "localhost:0", 1, tls, patience)
         try:
             await asyncio.wait_for(scene(door), DEADLINE_S)
         finally:
@@ -127,12 +134,16 @@ def on_rest_door(scene: Callable[[RestDoor], Awaitable[None]], run, idle_s: floa
 
 
 @pytest.mark.shows("F10", "F20")
+@pytest.mark.parametrize("is_encrypted", [False, True])
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_an_http_client_that_takes_nothing_of_its_reply_is_given_up(run) -> None:  # type: ignore[no-untyped-def]
+def test_an_http_client_that_takes_nothing_of_its_reply_is_given_up(  # type: ignore[no-untyped-def]
+    run, is_encrypted: bool, key_material: KeyMaterial
+) -> None:
     async def scene(door: RestDoor) -> None:
         host, _, port = door.address.rpartition(":")
         # The reader takes as much as its limit and no more, until somebody reads from it.
-        reader, writer = await asyncio.open_connection(host, int(port), limit=1_024)
+        context = ssl.create_default_context(cafile=key_material.ca) if is_encrypted else None
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1_024, ssl=context)
         writer.write(GET % LARGE)
         assert await reader.readuntil(b"\r\n\r\n")
         while door.connections():
@@ -140,6 +151,25 @@ def test_an_http_client_that_takes_nothing_of_its_reply_is_given_up(run) -> None
         received = await read_all(reader)
         assert received < LARGE
         writer.close()
+
+    on_rest_door(scene, run, 0.3, key_material.tls() if is_encrypted else None)
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_an_http_client_that_takes_nothing_of_its_last_reply_is_given_up(run, size: int) -> None:  # type: ignore[no-untyped-def]
+    async def scene(door: RestDoor) -> None:
+        host, _, port = door.address.rpartition(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.setblocking(False)
+            # What came before fills what the kernel holds; the last one stays here, however small.
+            client.sendall(GET % (4 * limits.MIB))
+            last = (GET % size).replace(b"Content", b"Connection: close\r\nContent")
+            await asyncio.sleep(0.2)
+            client.sendall(last)
+            while door.connections():
+                await asyncio.sleep(0.01)
 
     on_rest_door(scene, run, idle_s=0.3)
 
@@ -155,15 +185,19 @@ async def read_all(reader: asyncio.StreamReader) -> int:
 
 
 @pytest.mark.long
-def test_an_http_client_that_reads_slowly_gets_its_whole_reply() -> None:
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_an_http_client_that_reads_slowly_gets_its_whole_reply(
+    is_encrypted: bool, key_material: KeyMaterial
+) -> None:
     async def scene(door: RestDoor) -> None:
         host, _, port = door.address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port), limit=1_024)
-        writer.write(GET % LARGE)
+        context = ssl.create_default_context(cafile=key_material.ca) if is_encrypted else None
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1_024, ssl=context)
+        writer.write((GET % LARGE).replace(b"Content", b"Connection: close\r\nContent"))
         await reader.readuntil(b"\r\n\r\n")
         for _ in range(16):
             await reader.readexactly(LARGE // 16)
             await asyncio.sleep(0.2)  # the client's pace: all in all more than its patience
         writer.close()
 
-    on_rest_door(scene, uvloop.run, idle_s=2.0)
+    on_rest_door(scene, uvloop.run, 2.0, key_material.tls() if is_encrypted else None)
