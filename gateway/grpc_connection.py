@@ -12,7 +12,7 @@ from gateway.grpc_rpcs import GrpcService, Inbox
 from gateway.h2_call import Call, CallError
 from gateway.h2_connection import Http2Connection
 from gateway.h2_errors import Http2Error
-from gateway.h2_headers import trailers
+from gateway.h2_headers import REASON_KEY, trailers
 from gateway.journal import REQUEST_ID_KEY, TRACE_KEY
 from gateway.requests import IDEMPOTENCY_KEY, PRIORITY_KEY
 from protocol import limits, status
@@ -204,7 +204,7 @@ class GrpcConnection(asyncio.Protocol):
         """A whole message of a call. Raises CallError if it is one too many."""
         inbox = cast(Inbox, call.owner)
         if inbox.messages and not inbox.rpc.takes_stream:
-            raise CallError(status.INTERNAL, "more messages came, the RPC takes one")
+            raise CallError("malformed", "more messages came, the RPC takes one")
         inbox.messages.append(body)
         if inbox.news is not None:
             _wake(inbox.news)
@@ -242,7 +242,8 @@ class GrpcConnection(asyncio.Protocol):
         if not call.is_closed:
             self._http2.replies.drop(call)
             text = "Deadline Exceeded"
-            self._http2.finish(call, trailers(status.DEADLINE_EXCEEDED, text, ()))
+            metadata = ((REASON_KEY, "deadline_exceeded"),)
+            self._http2.finish(call, trailers(status.DEADLINE_EXCEEDED, text, metadata))
             cast(Inbox, call.owner).why_dropped = "deadline_exceeded"
             self.drop(call)
             self._flush()

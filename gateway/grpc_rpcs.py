@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.exchange import Exchange
 from gateway.h2_call import Call
-from gateway.h2_headers import trailers
+from gateway.h2_headers import REASON_KEY, trailers
 from gateway.journal import Journal
 from gateway.rare_warning import RareWarning
 from gateway.requests import RETRY_AFTER_MS
@@ -28,9 +28,6 @@ PREDICT = "/mindspore.serving.proto.MSService/Predict"
 
 #: When a client of gRPC that retries by itself may do so, in ms (of a reason that may be retried).
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
-
-#: Trailing metadata of a refused call: the name of its reason (`protocol.status.REASONS`).
-REASON_KEY = "mindbus-reason"
 
 #: Statuses of refused calls of `Predict`; others are INVALID_ARGUMENT.
 _PREDICT_CODES = {

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from gateway.h2_frames import MESSAGE_HEAD, MESSAGE_HEAD_BYTES
 from gateway.h2_headers import CallHead
-from protocol import status
 
 #: wbits of zlib for each compression of messages.
 _WBITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -18,11 +17,11 @@ ACCEPTED_ENCODINGS = "identity,gzip,deflate"
 
 
 class CallError(Exception):
-    """A call cannot go on; others of its connection can. code: gRPC's."""
+    """A call cannot go on; others of its connection can. reason: one of `status.REASONS`."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
-        self.code = code
+        self.reason = reason
         self.text = text
 
 
@@ -130,22 +129,22 @@ class Call:
         wbits = _WBITS.get(self.head.encoding)
         if wbits is None:
             raise CallError(
-                status.UNIMPLEMENTED,
+                "unsupported",
                 f"grpc-encoding {self.head.encoding!r:.40} is not one of {ACCEPTED_ENCODINGS}",
             )
         unpacker = zlib.decompressobj(wbits)
         try:
             plain = unpacker.decompress(body, bytes_max + 1)
         except zlib.error as error:
-            raise CallError(status.INTERNAL, f"a message cannot be unpacked: {error}") from None
+            raise CallError("malformed", f"a message cannot be unpacked: {error}") from None
         if len(plain) > bytes_max:
             raise _too_large(len(plain), bytes_max)
         if not unpacker.eof or unpacker.unused_data:
-            raise CallError(status.INTERNAL, "a message is not one compressed stream")
+            raise CallError("malformed", "a message is not one compressed stream")
         return plain
 
 
 def _too_large(size: int, bytes_max: int) -> CallError:
     """The text that clients know from grpcio."""
     text = f"SERVER: Received message larger than max ({size} vs. {bytes_max})"
-    return CallError(status.RESOURCE_EXHAUSTED, text)
+    return CallError("body_too_large", text)

@@ -6,11 +6,12 @@ from gateway import h2_frames as frames
 from gateway.h2_call import Call, CallError
 from gateway.h2_errors import Http2Error
 from gateway.h2_farewell import Farewell
-from gateway.h2_headers import HEADERS_BYTES_MAX, trailers
+from gateway.h2_headers import HEADERS_BYTES_MAX, REASON_KEY, trailers
 from gateway.h2_patience import FORGIVEN_PER_CALL, FORGIVEN_PER_FRAME, Patience
 from gateway.h2_replies import Piece, Replies
 from gateway.h2_sink import CallSink
 from protocol import limits
+from protocol.status import REASONS
 
 #: How many bytes of a call, and of a connection, may be under way to us.
 CALL_WINDOW = 4 * limits.MIB
@@ -113,7 +114,8 @@ class OpenCalls:
         """End a call that the client has spoilt."""
         self._note_idle_frame()
         self.replies.drop(call)
-        self.replies.finish(call, trailers(error.code, error.text, ()))
+        code = REASONS[error.reason].grpc
+        self.replies.finish(call, trailers(code, error.text, ((REASON_KEY, error.reason),)))
         self._close(call, is_good=False)
         self._sink.drop(call)
 

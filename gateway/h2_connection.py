@@ -158,11 +158,11 @@ class Http2Connection(OpenCalls):
                     return
                 # Only what was unpacked can be more than a message and what the window lets come.
                 if call.untaken_bytes - len(body) > CALL_WINDOW + self._message_bytes_max:
-                    raise CallError(status.RESOURCE_EXHAUSTED, "messages are not taken so quickly")
+                    raise CallError("body_too_large", "messages are not taken so quickly")
             if not flags & frames.END_STREAM:
                 self._count(call)
                 if self._held_bytes > HELD_BYTES_MAX:
-                    raise CallError(status.RESOURCE_EXHAUSTED, HELD_TEXT)
+                    raise CallError("body_too_large", HELD_TEXT)
         except CallError as error:
             call.is_half_closed = bool(flags & frames.END_STREAM)
             self._fail_call(call, error)
@@ -175,7 +175,7 @@ class Http2Connection(OpenCalls):
     def _end_messages(self, call: Call) -> None:
         call.is_half_closed = True
         if call.is_within_message:
-            self._fail_call(call, CallError(status.INTERNAL, "the call ends within a message"))
+            self._fail_call(call, CallError("malformed", "the call ends within a message"))
         else:
             self._sink.end_messages(call)
 

@@ -25,6 +25,9 @@ BLOCKS_MAX = 64
 
 CONTENT_TYPE = "application/grpc"
 
+#: Trailing metadata of a call that failed: the name of its reason (`protocol.status.REASONS`).
+REASON_KEY = "mindbus-reason"
+
 #: RFC 7541, appendix A: `:status 200` is 8, the name `content-type` 31. A literal that is not
 #: indexed has four zero bits in front of its name's number.
 _STATUS_200 = b"\x88"

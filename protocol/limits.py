@@ -55,9 +55,8 @@ UNREAD_BYTES_MAX = 1024 * MIB
 #: may leave unread besides; further ones are dropped and counted.
 UNREAD_MESSAGES_MAX = 10_000
 
-#: Calls that one gRPC connection may have open at once; a client library lets further ones wait.
-#: And calls of all connections that have come and not been looked at: by itself grpcio refuses some
-#: beyond 1,000 and all beyond 3,000, in words of its own, while the broker would take 10,000.
+#: Calls that one gRPC connection may have open at once; client libraries let further ones wait, so
+#: that a burst meets the broker's own limit, and not one that clients do not know.
 CONNECTION_CALLS_MAX = 2 * REQUESTS_MAX_DEFAULT
 
 #: A request that names no budget gets this one, so that nothing waits for ever.

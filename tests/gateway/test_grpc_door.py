@@ -122,6 +122,7 @@ def test_a_message_over_the_limit_is_refused_with_the_text_that_clients_know(
         assert f"Received message larger than max ({size} vs. {limits.MIB})" in str(
             refused.value.details()
         )
+        assert ("mindbus-reason", "body_too_large") in list(refused.value.trailing_metadata() or ())
         assert echo.budgets_ms == []
 
     on_door(scene)

@@ -242,9 +242,9 @@ def test_compressed_messages_are_unpacked(encoding: str, pack: Callable[[bytes],
     ("encoding", "body", "code", "text"),
     [
         ("snappy", b"x", "12", "grpc-encoding 'snappy' is not one of identity,gzip,deflate"),
-        ("gzip", b"xx", "13", "a message cannot be unpacked"),
-        ("gzip", PACKED[:-3], "13", "a message is not one compressed stream"),
-        ("gzip", PACKED + b"y", "13", "a message is not one compressed stream"),
+        ("gzip", b"xx", "3", "a message cannot be unpacked"),
+        ("gzip", PACKED[:-3], "3", "a message is not one compressed stream"),
+        ("gzip", PACKED + b"y", "3", "a message is not one compressed stream"),
         ("gzip", gzip.compress(bytes(MAX + 1), mtime=0), "8", "Received message larger than max"),
     ],
 )
