@@ -91,7 +91,8 @@ def test_a_thousand_requests_survive_the_death_of_both_workers_in_turn(
                 wait_until(lambda target=target: tally.answered >= target, 120)  # type: ignore[misc]
                 if tally.answered >= REQUESTS - ANSWERS_PER_KILL:
                     break
-                # Both must be up, or the second attempt of a request would die as well.
+                # Both must be up, and what the last kill left must be computed, or the second
+                # attempt of a request would die as well.
                 pids = wait_until(lambda: both_ready(server), 60)
                 os.kill(pids[slot], signal.SIGKILL)
                 killed.append(pids[slot])
@@ -108,10 +109,12 @@ def test_a_thousand_requests_survive_the_death_of_both_workers_in_turn(
 
 
 def both_ready(server: ServerProcess) -> dict[str, int] | None:
-    """The worker processes once both have registered with the broker."""
+    """The worker processes once both have registered with the broker, and nothing is suspect."""
     pids = worker_pids(server)
-    registered = {worker["pid"] for worker in broker_stats(server)["workers"]}
-    return pids if len(pids) == 2 and set(pids.values()) <= registered else None
+    stats = broker_stats(server)
+    registered = {worker["pid"] for worker in stats["workers"]}
+    are_calm = not any(each["suspects"] or each["second_attempts"] for each in stats["services"])
+    return pids if are_calm and len(pids) == 2 and set(pids.values()) <= registered else None
 
 
 @pytest.mark.shows("F1")
