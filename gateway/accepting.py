@@ -12,7 +12,8 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from telemetry.log import get_logger
 
@@ -43,6 +44,19 @@ _OPTIONS = (
 )
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Closing(Protocol):
+    """A connection that says when it is closed."""
+
+    lost: asyncio.Future[None]
+
+
+async def wait_lost(connections: Iterable[Closing], timeout_s: float | None) -> None:
+    """Wait until all these connections are closed; not longer than so many seconds."""
+    lost = [connection.lost for connection in connections]
+    if lost:
+        await asyncio.wait(lost, timeout=timeout_s)
 
 
 class Acceptor:

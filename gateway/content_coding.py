@@ -19,7 +19,7 @@ GZIP = b"gzip"
 DEFLATE = b"deflate"
 
 #: wbits of zlib for each content coding, the preferred one first.
-_CODINGS = {GZIP: 16 + zlib.MAX_WBITS, DEFLATE: zlib.MAX_WBITS}
+CODINGS = {GZIP: 16 + zlib.MAX_WBITS, DEFLATE: zlib.MAX_WBITS}
 
 
 def unpacked(body: bytes, encoding: bytes, bytes_max: int) -> bytes:
@@ -27,27 +27,35 @@ def unpacked(body: bytes, encoding: bytes, bytes_max: int) -> bytes:
 
     Raises: RequestError (unsupported, malformed; body_too_large before more than that is unpacked).
     """
-    wbits = _CODINGS.get(encoding.lower())
+    wbits = CODINGS.get(encoding.lower())
     if wbits is None:
         raise RequestError(
             "unsupported",
             f"content-encoding {encoding[:40].decode('latin-1')!r} is not one of gzip, deflate",
         )
+    return inflated(body, wbits, bytes_max, "the body")
+
+
+def inflated(packed_bytes: bytes, wbits: int, bytes_max: int, what: str) -> bytes:
+    """One compressed stream as it was before. wbits: zlib's, which say the format; what: for texts.
+
+    Raises: RequestError (malformed; body_too_large before more than that is unpacked).
+    """
     unpacker = zlib.decompressobj(wbits)
     try:
-        plain = unpacker.decompress(body, bytes_max + 1)
+        plain = unpacker.decompress(packed_bytes, bytes_max + 1)
     except zlib.error as error:
-        raise RequestError("malformed", f"the body cannot be unpacked: {error}") from None
+        raise RequestError("malformed", f"{what} cannot be unpacked: {error}") from None
     if len(plain) > bytes_max:
-        raise RequestError("body_too_large", f"the unpacked body exceeds {bytes_max} B")
+        raise RequestError("body_too_large", f"{what} unpacked exceeds {bytes_max} B")
     if not unpacker.eof or unpacker.unused_data:
-        raise RequestError("malformed", "the body is not one compressed stream")
+        raise RequestError("malformed", f"{what} is not one compressed stream")
     return plain
 
 
 def packed(body: bytes, encoding: bytes) -> bytes:
     """The body in a coding that `accepted_coding` gave."""
-    packer = zlib.compressobj(LEVEL, wbits=_CODINGS[encoding])
+    packer = zlib.compressobj(LEVEL, wbits=CODINGS[encoding])
     return packer.compress(body) + packer.flush()
 
 
@@ -63,7 +71,7 @@ def accepted_coding(accept_encoding: bytes | None) -> bytes | None:
         name, _, parameter = element.partition(b";")
         qualities[name.strip()] = _quality(parameter)
     everything = qualities.get(b"*", 0.0)
-    best = max(_CODINGS, key=lambda coding: qualities.get(coding, everything))
+    best = max(CODINGS, key=lambda coding: qualities.get(coding, everything))
     quality = qualities.get(best, everything)
     return best if 0.0 < quality >= qualities.get(b"identity", 0.0) else None
 

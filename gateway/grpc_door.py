@@ -7,10 +7,9 @@ RESOURCE_EXHAUSTED (message sizes), UNIMPLEMENTED (names that are no RPC) and DE
 
 from __future__ import annotations
 
-import asyncio
 import socket
 
-from gateway.accepting import Acceptor
+from gateway.accepting import Acceptor, wait_lost
 from gateway.addresses import AddressError, TcpAddress, UnixAddress, parse_grpc_address
 from gateway.doors import DoorError
 from gateway.grpc_connection import GrpcConnection
@@ -98,12 +97,12 @@ class GrpcDoor:
         self._acceptor.close()
         for connection in list(self._connections):
             connection.leave(is_last_chance=True)
-        await self._wait_lost(grace_s)
+        await wait_lost(self._connections, grace_s)
         for task in list(self._acceptor.opening):
             task.cancel()
         for connection in list(self._connections):
             connection.abandon()
-        await self._wait_lost(None)
+        await wait_lost(self._connections, None)
 
     async def leave(self, idle_s: float) -> None:
         """Leave the clients to other gateways at this address; `close` comes after that.
@@ -115,12 +114,7 @@ class GrpcDoor:
         await self._acceptor.wait_opened(idle_s)
         for connection in list(self._connections):
             connection.leave()
-        await self._wait_lost(idle_s)
-
-    async def _wait_lost(self, timeout_s: float | None) -> None:
-        lost = [connection.lost for connection in self._connections]
-        if lost:
-            await asyncio.wait(lost, timeout=timeout_s)
+        await wait_lost(self._connections, idle_s)
 
 
 _CREATE_FAILED = (

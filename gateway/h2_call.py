@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import deque
 from collections.abc import Iterator
 
+from gateway.content_coding import CODINGS, inflated
 from gateway.h2_frames import MESSAGE_HEAD, MESSAGE_HEAD_BYTES
 from gateway.h2_headers import CallHead
-
-#: wbits of zlib for each compression of messages.
-_WBITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+from protocol.errors import RequestError
 
 #: What we tell of it to who compresses otherwise.
 ACCEPTED_ENCODINGS = "identity,gzip,deflate"
@@ -126,22 +124,18 @@ class Call:
         """The message as it was before it was compressed."""
         if not self._is_packed:
             return body
-        wbits = _WBITS.get(self.head.encoding)
+        wbits = CODINGS.get(self.head.encoding.encode("latin-1"))
         if wbits is None:
             raise CallError(
                 "unsupported",
                 f"grpc-encoding {self.head.encoding!r:.40} is not one of {ACCEPTED_ENCODINGS}",
             )
-        unpacker = zlib.decompressobj(wbits)
         try:
-            plain = unpacker.decompress(body, bytes_max + 1)
-        except zlib.error as error:
-            raise CallError("malformed", f"a message cannot be unpacked: {error}") from None
-        if len(plain) > bytes_max:
-            raise _too_large(len(plain), bytes_max)
-        if not unpacker.eof or unpacker.unused_data:
-            raise CallError("malformed", "a message is not one compressed stream")
-        return plain
+            return inflated(body, wbits, bytes_max, "a message")
+        except RequestError as error:
+            if error.reason == "body_too_large":
+                raise _too_large(bytes_max + 1, bytes_max) from None
+            raise CallError(error.reason, error.message) from None
 
 
 def _too_large(size: int, bytes_max: int) -> CallError:

@@ -80,10 +80,6 @@ class Replies:
         if not call.unsent:
             self._write_end(call)
 
-    def is_done(self, call: Call) -> bool:
-        """Everything of a call is written, also its end."""
-        return call.end is not None and not call.unsent
-
     def drop(self, call: Call) -> None:
         """Nobody waits for what is unsent of a call."""
         self.unsent_bytes -= call.unsent_bytes

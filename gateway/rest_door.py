@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 
-from gateway.accepting import Acceptor
+from gateway.accepting import Acceptor, wait_lost
 from gateway.addresses import AddressError, parse_rest_address
 from gateway.content_coding import (
     INLINE_BYTES_MAX,
@@ -125,24 +125,19 @@ class RestDoor:
         for connection in list(self._connections):
             connection.end_after_next()
         await self._acceptor.wait_opened(idle_s)
-        await self._wait_lost(idle_s)
+        await wait_lost(self._connections, idle_s)
 
     async def close(self, grace_s: float) -> None:
         """Take no new connections, let running requests finish for `grace_s` seconds, then drop."""
         self._acceptor.close()
         for connection in list(self._connections):
             connection.shutdown()  # at once if it is idle, else after its reply
-        await self._wait_lost(grace_s)
+        await wait_lost(self._connections, grace_s)
         for task in list(self._acceptor.opening):
             task.cancel()
         for connection in list(self._connections):
             connection.abandon()
-        await self._wait_lost(None)
-
-    async def _wait_lost(self, timeout_s: float | None) -> None:
-        lost = [connection.lost for connection in self._connections]
-        if lost:
-            await asyncio.wait(lost, timeout=timeout_s)
+        await wait_lost(self._connections, None)
 
 
 class _Application:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from telemetry import log as logs
 from telemetry.live_settings import LiveSettingError, LiveSettings
 from telemetry.orders import follow_orders
+from tests.processes.waiting import wait_until
 
 
 def test_some_settings_change_and_the_others_stay() -> None:
@@ -70,16 +70,8 @@ def test_orders_are_followed_and_nonsense_is_not() -> None:
             ours.sendall(line + b"\n")
         order = {"command": "settings", "log_level": 0, "is_tracing": True, "trace_rate": 1}
         ours.sendall(json.dumps(order).encode() + b"\n")
-        wait_for(lambda: log.level == 0)
+        wait_until(lambda: log.level == 0)
         ours.sendall(b'{"command": "settings", "log_level": null, "is_tracing": false}\n')
-        wait_for(lambda: log.level == logs.environment_level())
+        wait_until(lambda: log.level == logs.environment_level())
     os.fstat(theirs.fileno())  # its caller's, still open
     theirs.close()
-
-
-def wait_for(is_true: object, seconds: float = 30.0) -> None:
-    assert callable(is_true)
-    until_s = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < until_s
-        time.sleep(0.005)
