@@ -13,6 +13,7 @@ import zmq
 
 from broker.core import Core
 from protocol import head as heads
+from protocol.sockets import IN, events_of, send_frames
 
 #: Between the end of a connection and the look at who is gone, so that ZeroMQ has let go of it; and
 #: however many connections end, there are not more looks than that.
@@ -34,7 +35,7 @@ class Departures:
 
     def look(self, core: Core, now_ns: int) -> list[bytes]:
         """The clients that turn out to be gone now."""
-        while int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        while events_of(self.monitor) & IN:
             self.monitor.recv_multipart(zmq.NOBLOCK)
             if self.due_ns is None:
                 self.due_ns = now_ns + LOOK_AFTER_NS
@@ -45,7 +46,7 @@ class Departures:
 
     def _reaches(self, client: bytes) -> bool:
         try:
-            self._socket.send_multipart([client, PROBE], zmq.NOBLOCK)
+            send_frames(self._socket, (client, PROBE))
         except zmq.Again:
             pass  # there, and slow
         except zmq.ZMQError as error:

@@ -22,6 +22,7 @@ from broker.departures import Departures
 from broker.unread import UnreadReplies
 from protocol import head as heads
 from protocol import limits, mdp, native, status
+from protocol.sockets import Again, receive_frames, send_frames
 from telemetry.log import get_logger
 
 log = get_logger("BROKER")
@@ -133,33 +134,12 @@ class Switch:
         receive: Callable[[Any, list[Any], int], None],
         now_ns: int,
     ) -> bool:
-        recv, more = socket.recv, socket.getsockopt
         for _ in range(RECEIVE_PER_TURN_MAX):
             try:
-                routing_id = recv(zmq.NOBLOCK)
-            except zmq.Again:
+                parts = receive_frames(socket, has_address=True)
+            except Again:
                 return False
-            parts: list[Any] = []
-            copy = True
-            # Heads are bytes, so it matters where they are: first, behind the envelope of a REQ
-            # socket, and behind the body frames that the head before promised.
-            is_envelope = False
-            body_frames = 0
-            while more(zmq.RCVMORE):
-                part: Any = recv(copy=copy)
-                parts.append(part)
-                if body_frames:
-                    body_frames -= 1
-                    copy = copy or not body_frames
-                elif is_envelope:
-                    is_envelope = len(part) > 0
-                elif len(part) >= heads.FIXED_BYTES and part[:2] == heads.MAGIC:
-                    body_frames = part[heads.BODY_FRAMES_OFFSET]
-                    large = part[heads.FLAGS_OFFSET + 1] & heads.FLAG_BODY_LARGE
-                    copy = not (large and body_frames)
-                elif len(parts) == 1:
-                    is_envelope = len(part) > 0
-            receive(routing_id, parts, now_ns)
+            receive(parts[0], parts[1:], now_ns)
         return True
 
     def _receive_from_client(self, routing_id: bytes, parts: list[Any], now_ns: int) -> None:
@@ -215,7 +195,7 @@ class Switch:
         size = sum(map(len, parts))
         try:
             if size < limits.TENSOR_INLINE_BYTES_MAX:
-                self.producers.send_multipart([*envelope, *parts], zmq.NOBLOCK)
+                send_frames(self.producers, [*envelope, *parts])
             elif self.unread.has_room(envelope[0], size):
                 self._send_watched(envelope, parts, size)
             else:
@@ -252,13 +232,13 @@ class Switch:
         departure = watched.tracker
         assert departure is not None
         message = [*envelope, *parts[:-1], watched]
-        self.producers.send_multipart(message, zmq.NOBLOCK, copy=False)
+        send_frames(self.producers, message, is_copied=False)
         self.unread.add(envelope[0], size, departure)
 
     def _send_failures(self, envelope: tuple[bytes, ...], parts: list[Any]) -> None:
         failures = _failures(parts, "unread_bytes_full", self._unread_text(envelope[0]))
         if failures:
-            self.producers.send_multipart([*envelope, *failures], zmq.NOBLOCK)
+            send_frames(self.producers, [*envelope, *failures])
 
     def _unread_text(self, routing_id: bytes) -> str:
         return (
@@ -268,9 +248,8 @@ class Switch:
 
     def _send_to_worker(self, routing_id: bytes, parts: list[Any]) -> None:
         try:
-            self.workers.send_multipart(
-                [routing_id, *parts], zmq.NOBLOCK, copy=not isinstance(parts[-1], zmq.Frame)
-            )
+            is_copied = not isinstance(parts[-1], zmq.Frame)
+            send_frames(self.workers, [routing_id, *parts], is_copied)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

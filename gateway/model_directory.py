@@ -43,6 +43,13 @@ class ModelDirectory:
         self._asked_s = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
+    def kept(self, model: str, version: str) -> RequestSpec | None:
+        """What `spec` would answer without asking anybody, None if it would ask."""
+        kept = self._specs.get((model, version))
+        if kept is None or self._loop.time() - self._asked_s >= RENEW_S:
+            return None
+        return kept
+
     async def spec(self, model: str, version: str, budget_ms: int = 0) -> tuple[RequestSpec, int]:
         """What to ask the bus for, and what is left of a budget (0 = there is none).
 

@@ -22,6 +22,7 @@ from protocol import head as heads
 from protocol import oip
 from protocol import oip_messages as messages
 from protocol.errors import RequestError
+from protocol.oip_scans import Scans
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -40,6 +41,7 @@ class OipHandler:
         self._server = server
         self._directory = server.directory
         self._repository = Repository(server)
+        self._scans = Scans()
 
     def rpcs(self) -> Rpcs:
         """The service's RPCs."""
@@ -69,11 +71,13 @@ class OipHandler:
 
         budget_ms: what is left of the call's deadline; None = it has none. Raises: RequestError.
         """
-        return await self._infer(oip.scan_request(body), body, budget_ms)
+        return await self._infer(self._scans.scan(body), body, budget_ms)
 
     async def _infer(self, scan: oip.Scan, body: bytes, budget_ms: int | None) -> bytes:
         budget = budget_of(scan.parameters, budget_ms)
-        spec, budget = await self._directory.spec(scan.model, scan.version, budget)
+        spec = self._directory.kept(scan.model, scan.version)
+        if spec is None:
+            spec, budget = await self._directory.spec(scan.model, scan.version, budget)
         head, frames = pack_request(
             spec,
             heads.DIALECT_OIP,
@@ -130,7 +134,7 @@ class OipHandler:
     async def _stream_response(self, body: bytes, budget_ms: int | None) -> bytes:
         response = messages.ModelStreamInferResponse()
         try:
-            scan = oip.scan_request(body)
+            scan = self._scans.scan(body)
         except RequestError as error:
             response.error_message = error.message
             return _bytes(response)

@@ -94,7 +94,9 @@ class OipRestHandler:
         json_bytes = _json_bytes(request, len(body))
         parameters = oip_json.scan_parameters(body, json_bytes)
         budget = budget_of(parameters, budget_ms)
-        spec, budget = await self._server.directory.spec(target.model, target.version, budget)
+        spec = self._server.directory.kept(target.model, target.version)
+        if spec is None:
+            spec, budget = await self._server.directory.spec(target.model, target.version, budget)
         head, frames = pack_request(
             spec,
             heads.DIALECT_OIP_JSON,

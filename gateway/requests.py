@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gateway.exchange import Exchange, current
 from protocol import head as heads
@@ -19,6 +20,10 @@ IDEMPOTENCY_KEY = "idempotency-key"
 
 #: How long a client that may come again should wait before it does.
 RETRY_AFTER_MS = 1_000
+
+#: Heads of requests that are kept; one for each method, number of instances and set of flags.
+HEADS_MAX = 1024
+
 _NUMBER = struct.Struct("!I")
 
 #: Reasons for which MindSpore Serving has one text, with different codes.
@@ -87,15 +92,30 @@ def pack_request(
     exchange = current()
     context = None
     flags = heads.FLAG_COALESCE | priority_flag
-    body_bytes = sum(map(len, frames))
     if exchange is not None:
         exchange.spec = spec
         context = exchange.context
         if exchange.priority is not None and not priority_flag:
             flags |= _priority_flag(exchange.priority)
-        if exchange.key is not None:
-            flags |= heads.FLAG_KEYED
-            frames = [*frames, _key(exchange.key)]
+    body_bytes = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+    if body_bytes >= limits.TENSOR_INLINE_BYTES_MAX:
+        flags |= heads.FLAG_BODY_LARGE
+    if exchange is not None and exchange.key is not None:
+        flags |= heads.FLAG_KEYED
+        frames = [*frames, _key(exchange.key)]
+    head = _head(spec, dialect, instance_count, len(frames), flags)
+    if context is not None:
+        head = heads.with_context(head, context.trace_id, context.span_id, context.is_sampled)
+    if budget_ms:
+        head = heads.restamp(head, 0, budget_ms)
+    return head, frames
+
+
+@lru_cache(maxsize=HEADS_MAX)
+def _head(
+    spec: RequestSpec, dialect: int, instance_count: int, body_frames: int, flags: int
+) -> bytes:
+    """The head of a request without a budget and a trace: the same again and again."""
     try:
         service = heads.service_key(spec.servable, spec.version)
     except RemoteProtocolError as error:
@@ -103,25 +123,17 @@ def pack_request(
     method = spec.method.encode()
     if len(method) > limits.METHOD_BYTES_MAX:
         raise RequestError("unknown_method", serving_texts.method_not_available(spec))
-    if body_bytes >= limits.TENSOR_INLINE_BYTES_MAX:
-        flags |= heads.FLAG_BODY_LARGE
-    if context is not None and context.is_sampled:
-        flags |= heads.FLAG_SAMPLED
-    head = heads.pack(
+    return heads.pack(
         heads.Head(
             heads.REQUEST,
             flags,
             dialect,
-            budget_ms=budget_ms,
             instance_count=instance_count,
-            body_frames=len(frames),
+            body_frames=body_frames,
             service=service,
             method=method,
-            trace_id=heads.NO_TRACE if context is None else context.trace_id,
-            span_id=heads.NO_SPAN if context is None else context.span_id,
         )
     )
-    return head, frames
 
 
 def _priority_flag(priority: str) -> int:
@@ -145,8 +157,10 @@ def _key(key: str) -> bytes:
 
 def budget_of(parameters: RequestParameters, budget_ms: int | None) -> int:
     """The smaller of a deadline and the parameter `timeout`; 0 = neither is there."""
-    budgets = [each for each in (budget_ms, parameters.timeout_ms) if each]
-    return min(*budgets, limits.BUDGET_MS_MAX) if budgets else 0
+    timeout_ms = parameters.timeout_ms
+    if not timeout_ms:
+        return min(budget_ms, limits.BUDGET_MS_MAX) if budget_ms else 0
+    return min(budget_ms or timeout_ms, timeout_ms, limits.BUDGET_MS_MAX)
 
 
 def joined(frames: Sequence[Buffer]) -> bytes:

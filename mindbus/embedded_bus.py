@@ -21,6 +21,7 @@ from protocol import head as heads
 from protocol import limits, native, status
 from protocol.errors import RequestError
 from protocol.native import Buffer
+from protocol.sockets import IN, events_of
 from telemetry.log import get_logger
 
 log = get_logger("BROKER")
@@ -65,9 +66,9 @@ class EmbeddedBus:
         future: asyncio.Future[tuple[bytes, list[Buffer]]] = self._loop.create_future()
         self._waiting[request_id] = future
         stamped = head[:8] + heads.REQUEST_ID.pack(request_id) + head[16:]
-        self._core.receive_from_client(
-            self, [stamped, *map(_without_copy, frames)], time.monotonic_ns()
-        )
+        if head[heads.FLAGS_LOW_BYTE] & heads.FLAG_BODY_LARGE:
+            frames = [_without_copy(frame) for frame in frames]
+        self._core.receive_from_client(self, [stamped, *frames], time.monotonic_ns())
         self._plan_flush()
         try:
             return await future
@@ -94,7 +95,11 @@ class EmbeddedBus:
             (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
             future = self._waiting.get(request_id)
             if future is not None and not future.done():
-                future.set_result((bytes(head), [_as_buffer(part) for part in parts[at + 1 : end]]))
+                frames = [
+                    part if type(part) is bytes else _as_buffer(part)
+                    for part in parts[at + 1 : end]
+                ]
+                future.set_result((head, frames))
             at = end
 
     def _plan_turn(self) -> None:
@@ -127,8 +132,9 @@ class EmbeddedBus:
             log.exception("broker failed")
             self._end(FAILED)
             return
-        events = [int(socket.get(zmq.EVENTS)) for socket in self._sockets]
-        if more or any(event & zmq.POLLIN for event in events):
+        # Each is asked, whatever another said: that is what arms its descriptor again.
+        events = [events_of(socket) & IN for socket in self._sockets]
+        if more or any(events):
             self._plan_turn()
         self._arm()
 
@@ -192,4 +198,6 @@ def _without_copy(frame: Buffer) -> Any:
 
 
 def _as_buffer(part: Any) -> Buffer:
+    if type(part) is bytes:
+        return part
     return part.bytes if isinstance(part, zmq.Frame) else part

@@ -1,14 +1,13 @@
 """The DEALER socket of a client session: opened, filled from the outbox, emptied into the session.
 
 Shared by every shell around `ClientSession`: the event loop of a gateway (`remote_bus`), the thread
-of a direct client, an extra worker's device thread. Nothing here waits, and nothing decides. It is
-the one shell of this room.
+of a direct client, an extra worker's device thread. Nothing here waits, and nothing decides. It and
+`sockets` are the shells of this room.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -16,6 +15,7 @@ from zmq.utils.monitor import parse_monitor_message
 from protocol import head as heads
 from protocol import limits
 from protocol.client_session import ClientSession
+from protocol.sockets import IN, OUT, Again, events_of, receive_frames, send_frames
 
 #: Messages taken from the socket before the callers get their replies.
 RECEIVE_PER_WAKEUP_MAX = 256
@@ -69,7 +69,7 @@ class Dealer:
         """Hand over what has come. Returns whether there may be more: then call again soon."""
         if self._receive(session):
             return True
-        while _events(self.monitor) & zmq.POLLIN:
+        while events_of(self.monitor) & IN:
             event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 session.connected(time.monotonic_ns())
@@ -90,20 +90,14 @@ class Dealer:
 
     def _receive(self, session: ClientSession) -> bool:
         """Hand over messages, up to a limit. Returns whether the socket may have more."""
-        recv, get = self.socket.recv, self.socket.getsockopt
         now_ns = time.monotonic_ns()
         for _ in range(RECEIVE_PER_WAKEUP_MAX):
             try:
-                head = recv(zmq.NOBLOCK)
-            except zmq.Again:
+                parts = receive_frames(self.socket)
+            except Again:
                 return False
-            parts: list[Any] = [head]
-            if get(zmq.RCVMORE):
-                if len(head) >= heads.FIXED_BYTES and _is_large(head):
-                    rest = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
-                    parts.extend(frame.buffer for frame in rest)
-                else:
-                    parts.extend(self.socket.recv_multipart(zmq.NOBLOCK))
+            if _is_large(parts[0]):
+                parts = [part if type(part) is bytes else part.buffer for part in parts]
             session.receive(parts, now_ns)
         return True
 
@@ -111,23 +105,22 @@ class Dealer:
         """Send what is ready. Returns whether everything went out; if not, the pipe is full."""
         outbox = session.outbox
         sent = 0
-        send = self.socket.send_multipart
         try:
             for message in outbox:
-                send(message, zmq.NOBLOCK, copy=not _is_large(message[0]))
+                send_frames(self.socket, message, not _is_large(message[0]))
                 sent += 1
-        except zmq.Again:
+        except Again:
             pass
         del outbox[:sent]
         return not outbox
 
     def can_send(self) -> bool:
         """Whether the pipe takes messages again."""
-        return bool(_events(self.socket) & zmq.POLLOUT)
+        return bool(events_of(self.socket) & OUT)
 
     def can_receive(self) -> bool:
         """Whether a message or an event of the monitor is there to be taken."""
-        return bool((_events(self.socket) | _events(self.monitor)) & zmq.POLLIN)
+        return bool((events_of(self.socket) | events_of(self.monitor)) & IN)
 
     def close(self, session: ClientSession | None = None) -> None:
         """Close both sockets. What `session` left to send has a moment to leave."""
@@ -140,9 +133,7 @@ class Dealer:
         self.socket.close(linger=linger_ms)
 
 
-def _events(socket: zmq.Socket[bytes]) -> int:
-    return int(socket.getsockopt(zmq.EVENTS))
-
-
 def _is_large(head: bytes | memoryview) -> bool:
-    return bool(head[heads.FLAGS_OFFSET + 1] & heads.FLAG_BODY_LARGE)
+    if len(head) < heads.FIXED_BYTES:
+        return False
+    return bool(head[heads.FLAGS_LOW_BYTE] & heads.FLAG_BODY_LARGE)

@@ -119,6 +119,7 @@ BUDGET_OFFSET = 16
 INSTANCE_COUNT_OFFSET = 20
 BODY_FRAMES_OFFSET = 22
 SERVICE_SIZE_OFFSET = 23
+TRACE_OFFSET = 24
 
 #: Replies of a broker have in the place of the budget for how many microseconds the request waited
 #: for a worker; more than this is this.
@@ -210,6 +211,13 @@ def unpack(frame: bytes) -> Head:
 def restamp(head: bytes, request_id: int, budget_ms: int) -> bytes:
     """The same head under another number: a ticket towards a worker, the client's id back."""
     return head[:REQUEST_ID_OFFSET] + RESTAMP.pack(request_id, budget_ms) + head[20:]
+
+
+def with_context(head: bytes, trace_id: bytes, span_id: bytes, is_sampled: bool) -> bytes:
+    """The same head in the trace of a caller."""
+    if is_sampled:
+        head = with_flag(head, FLAG_SAMPLED)
+    return head[:TRACE_OFFSET] + trace_id + span_id + head[FIXED_BYTES:]
 
 
 def with_flag(head: bytes, flag: int) -> bytes:

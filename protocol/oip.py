@@ -39,8 +39,8 @@ from protocol.tensor import VIEW_BYTES_MIN
 from protocol.values import EchoedInstances, MethodSignature, RequestSpec, Result
 from protocol.varint import read_varint, varint
 
-# Tags of ModelInferRequest: field number * 8 + wire type 2.
-_MODEL_NAME, _MODEL_VERSION, _ID, _PARAMETERS, _INPUTS, _RAW = 0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x3A
+#: Tags of ModelInferRequest: field number * 8 + wire type 2.
+_MODEL_NAME, _MODEL_VERSION, ID, _PARAMETERS, _INPUTS, RAW = 0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x3A
 
 # Tags inside of an InferInputTensor.
 _SHAPE_PACKED, _SHAPE_PLAIN = 0x1A, 0x18
@@ -93,8 +93,8 @@ def scan_request(body: Buffer) -> Scan:
     parameters: list[bytes] = []
     count = 0
     has_input = False
-    for tag, begin, start, end in _fields(body):
-        if tag in (_MODEL_NAME, _MODEL_VERSION, _ID):
+    for tag, begin, start, end in fields(body):
+        if tag in (_MODEL_NAME, _MODEL_VERSION, ID):
             texts[tag] = bytes(body[start:end])
         elif tag == _PARAMETERS:
             parameters.append(bytes(body[begin:end]))
@@ -103,7 +103,7 @@ def scan_request(body: Buffer) -> Scan:
             count = _leading_dimension(body[start:end])
     try:
         model, version, request_id = (
-            texts.get(tag, b"").decode() for tag in (_MODEL_NAME, _MODEL_VERSION, _ID)
+            texts.get(tag, b"").decode() for tag in (_MODEL_NAME, _MODEL_VERSION, ID)
         )
     except UnicodeDecodeError:
         raise _malformed("a text is not UTF-8") from None
@@ -113,7 +113,7 @@ def scan_request(body: Buffer) -> Scan:
 
 def _leading_dimension(tensor: Buffer) -> int:
     """The first dimension of an input's shape; 0 if there is none that counts instances."""
-    for tag, _, start, end in _fields(tensor):
+    for tag, _, start, end in fields(tensor):
         if (tag == _SHAPE_PACKED and end > start) or tag == _SHAPE_PLAIN:
             try:
                 length = read_varint(tensor[:end], start)[0]
@@ -125,9 +125,9 @@ def _leading_dimension(tensor: Buffer) -> int:
     return 0
 
 
-def _fields(body: Buffer) -> list[tuple[int, int, int, int]]:
+def fields(body: Buffer) -> list[tuple[int, int, int, int]]:
     """The fields of a message: tag, where it begins, and where its content starts and ends."""
-    fields = []
+    found = []
     at, end = 0, len(body)
     try:
         while at < end:
@@ -149,14 +149,14 @@ def _fields(body: Buffer) -> list[tuple[int, int, int, int]]:
                 at += 8 if kind == 1 else 4
             else:
                 raise _malformed(f"field {tag >> 3} has wire type {kind}")
-            fields.append((tag, begin, start, at))
+            found.append((tag, begin, start, at))
     except IndexError:
         raise _malformed("it ends inside of a field") from None
     except ValueError as error:
         raise _malformed(str(error)) from None
     if at > end:
         raise _malformed("it ends inside of a field")
-    return fields
+    return found
 
 
 def _malformed(rule: str) -> RequestError:
@@ -213,10 +213,10 @@ def _cut(body: Buffer) -> tuple[bytes, bytes, list[Buffer]]:
     raws: list[Buffer] = []
     request_id = b""
     kept_from = 0
-    for tag, begin, start, end in _fields(body):
-        if tag == _RAW:
+    for tag, begin, start, end in fields(body):
+        if tag == RAW:
             raws.append(body[start:end])
-        elif tag == _ID:
+        elif tag == ID:
             request_id = bytes(body[start:end])
         else:
             continue

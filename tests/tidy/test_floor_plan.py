@@ -67,6 +67,7 @@ SHELLS = {
     "gateway/remote_bus.py",
     "gateway/rest_door.py",
     "protocol/dealer.py",
+    "protocol/sockets.py",
     "telemetry/log.py",
     "telemetry/orders.py",
     "telemetry/rotating_file.py",
