@@ -93,6 +93,8 @@ def run(document: dict[str, Any]) -> int:
     poller = zmq.Poller()
     for socket in (*switch.sockets, signals.reader):
         poller.register(socket, zmq.POLLIN)
+    if switch.links is not None:
+        poller.register(switch.links.fileno(), zmq.POLLIN)
     more = False
     while not stopping.is_over(core.load()[0], time.monotonic_ns()):
         timeout_ms = stopping.cut(switch.poll_timeout_ms(), time.monotonic_ns())

@@ -19,9 +19,11 @@ import zmq
 from broker import mdp_door
 from broker.core import Core
 from broker.departures import Departures
+from broker.links import Links
 from broker.unread import UnreadReplies
 from protocol import head as heads
 from protocol import limits, mdp, native, status
+from protocol.link_socket import link_path
 from protocol.sockets import Again, receive_frames, send_frames
 from telemetry.log import get_logger
 
@@ -80,11 +82,18 @@ class Switch:
         self.producers = self._router(limits.UNREAD_MESSAGES_MAX, PRODUCERS_HEARTBEAT_MS)
         self.workers = self._router(0, limits.HEARTBEAT_INTERVAL_MS)
         self._departures = Departures(self.producers)
-        #: what a host waits for
+        #: what a host waits for: the sockets, and the links of workers of this host, if there are
         self.sockets = (self.producers, self.workers, self._departures.monitor)
+        self.links: Links | None = None
+        #: a socket was used, which may have swallowed the sign that something came; a host that
+        #: waits for such signs clears it, and asks the sockets
+        self.is_touched = False
         try:
             self.producers_addresses = [_bind(self.producers, a) for a in producers_addresses]
             self.workers_address = _bind(self.workers, workers_address)
+            path = link_path(self.workers_address)
+            if path is not None:
+                self.links = Links(path)
         except OSError:
             self.close()
             raise
@@ -102,13 +111,22 @@ class Switch:
 
     # ------------------------------------------------------------ one turn
 
-    def turn(self) -> bool:
-        """Receive, act, send. Returns whether a socket may hold more: then call again soon."""
+    def turn(self, sockets_are_due: bool = True) -> bool:
+        """Receive, act, send. Returns whether a socket may hold more: then call again soon.
+
+        sockets_are_due: False: only the links are looked at. They come first: what a worker said
+        last counts before what its supervisor says of its death.
+        """
         now_ns = time.monotonic_ns()
-        more = self._receive(self.workers, self.core.receive_from_worker, now_ns)
-        more |= self._receive(self.producers, self._receive_from_client, now_ns)
-        for client in self._departures.look(self.core, now_ns):
-            self._lose(client)
+        if self.links is not None:
+            self.links.receive(self.core.receive_from_worker, self._lose_worker, now_ns)
+        more = False
+        if sockets_are_due:
+            self.is_touched = True
+            more = self._receive(self.workers, self.core.receive_from_worker, now_ns)
+            more |= self._receive(self.producers, self._receive_from_client, now_ns)
+            for client in self._departures.look(self.core, now_ns):
+                self._lose(client)
         self.core.handle_timer(time.monotonic_ns())
         self.flush()
         if self.unread and now_ns >= self._settle_ns:
@@ -164,30 +182,30 @@ class Switch:
 
     # ------------------------------------------------------------ sending
 
-    def flush(self) -> bool:
-        """Send what the core has ready; what cannot be delivered comes back as new input.
-
-        Returns whether a socket was used: that may have swallowed the sign that something came.
-        """
-        is_socket_used = False
+    def flush(self) -> None:
+        """Send what the core has ready; what cannot be delivered comes back as new input."""
+        links = self.links
         while self.core.outbox:
             to_clients, to_workers = self.core.outbox.take()
             for client, parts in to_clients:
                 if isinstance(client, bytes):
-                    is_socket_used = True
+                    self.is_touched = True
                     self._send_to_client(client, (client,), parts)
                 elif isinstance(client, tuple):
-                    is_socket_used = True
+                    self.is_touched = True
                     self._send_to_client(client, client, parts)
                 elif isinstance(client, mdp.Caller):
-                    is_socket_used = True
+                    self.is_touched = True
                     self._send_to_caller(client, parts)
                 else:
                     client.deliver(parts)  # type: ignore[attr-defined]
             for routing_id, parts in to_workers.items():
-                is_socket_used = True
-                self._send_to_worker(routing_id, parts)
-        return is_socket_used
+                if links is not None and routing_id in links:
+                    if not links.send(routing_id, parts):
+                        self._lose_worker(routing_id)
+                else:
+                    self.is_touched = True
+                    self._send_to_worker(routing_id, parts)
 
     def _send_to_client(
         self, client: Hashable, envelope: tuple[bytes, ...], parts: list[Any]
@@ -253,13 +271,18 @@ class Switch:
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
-            worker = self.core.registration.workers.get(routing_id)
-            if worker is not None:
-                log.info("worker unreachable", worker_id=worker.worker_id)
-                self.core.worker_unreachable(worker, time.monotonic_ns())
+            self._lose_worker(routing_id)
+
+    def _lose_worker(self, routing_id: bytes) -> None:
+        worker = self.core.registration.workers.get(routing_id)
+        if worker is not None:
+            log.info("worker unreachable", worker_id=worker.worker_id)
+            self.core.worker_unreachable(worker, time.monotonic_ns())
 
     def close(self, linger_ms: int = 0) -> None:
         """Close both sockets and the context. linger_ms: for what was sent and has not left."""
+        if self.links is not None:
+            self.links.close()
         self.producers.disable_monitor()
         self._context.destroy(linger=linger_ms)
 

@@ -2,7 +2,8 @@
 
 The core treats the doors as one more client, whose replies are handed over instead of sent. The
 sockets' descriptors are edge-triggered (zmq_getsockopt, ZMQ_FD): after each turn the sockets are
-asked whether they hold more, because a send can swallow the edge of an arrival.
+asked whether they hold more, because a send can swallow the edge of an arrival. The links of
+workers have none of that: while requests come from doors only, no socket is looked at.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class EmbeddedBus:
         self._waiting: dict[int, asyncio.Future[tuple[bytes, list[Buffer]]]] = {}
         self._turn_planned = False
         self._sockets_are_due = False
+        self._links_are_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._is_closed = False
@@ -52,6 +54,8 @@ class EmbeddedBus:
         self._sockets = switch.sockets
         for socket in self._sockets:
             self._loop.add_reader(socket.fileno(), self._plan_turn)
+        if switch.links is not None:
+            self._loop.add_reader(switch.links.fileno(), self._plan_receive)
         self._plan_turn()
 
     async def request(self, head: bytes, frames: Sequence[Buffer]) -> tuple[bytes, list[Buffer]]:
@@ -107,6 +111,11 @@ class EmbeddedBus:
         self._sockets_are_due = True
         self._plan_flush()
 
+    def _plan_receive(self) -> None:
+        """Look at the links in this iteration of the loop."""
+        self._links_are_due = True
+        self._plan_flush()
+
     def _plan_flush(self) -> None:
         """Send in this iteration of the loop what the core has ready then."""
         if not self._turn_planned:
@@ -118,24 +127,25 @@ class EmbeddedBus:
         if self._is_closed:
             return
         sockets_are_due, self._sockets_are_due = self._sockets_are_due, False
+        links_are_due, self._links_are_due = self._links_are_due, False
         more = False
         try:
-            if sockets_are_due:
-                more = self._switch.turn()
-            elif not self._switch.flush():
-                # Requests that were refused, or that wait: there is nothing to be found out.
-                self._arm()
-                return
+            if sockets_are_due or links_are_due:
+                more = self._switch.turn(sockets_are_due)
+            else:
+                self._switch.flush()
         except (
             Exception
         ):  # the broker's top: tables that a bug left half done are not to be trusted
             log.exception("broker failed")
             self._end(FAILED)
             return
-        # Each is asked, whatever another said: that is what arms its descriptor again.
-        events = [events_of(socket) & IN for socket in self._sockets]
-        if more or any(events):
-            self._plan_turn()
+        if self._switch.is_touched:
+            self._switch.is_touched = False
+            # Each is asked, whatever another said: that is what arms its descriptor again.
+            events = [events_of(socket) & IN for socket in self._sockets]
+            if more or any(events):
+                self._plan_turn()
         self._arm()
 
     def _arm(self) -> None:
@@ -175,6 +185,8 @@ class EmbeddedBus:
         self.ended.set()
         for socket in self._sockets:
             self._loop.remove_reader(socket.fileno())
+        if self._switch.links is not None:
+            self._loop.remove_reader(self._switch.links.fileno())
         if self._timer is not None:
             self._timer.cancel()
         for request_id, future in self._waiting.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from protocol.link_socket import link_path
 from workers.launch import GroupPlace
 from workers.servable.loader import resolve_version
 from workers.supervisor.start_error import StartError
@@ -70,6 +71,7 @@ def worker_document(
         "device_id": device,
         "backend": launch.backend,
         "workers_address": address,
+        "link_path": link_path(address),
         "worker_id": worker_slot(launch, version, device, extra),
         "dec_key": None if key is None else base64.b64encode(key).decode(),
         "dec_mode": launch.dec_mode,

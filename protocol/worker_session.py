@@ -165,6 +165,11 @@ class WorkerSession:
             else:
                 self.outbox.clear()
 
+    def lose_connection(self, now_ns: int) -> None:
+        """The shell's connection has ended; nothing was said of why. Idempotent."""
+        if self._is_offered and self.state != CLOSED:
+            self._lose_broker("connection closed", now_ns)
+
     def handle_timer(self, now_ns: int) -> None:
         """Beat, notice a silent broker, offer again. Early calls are harmless."""
         if self.state == CLOSED:

@@ -1,10 +1,10 @@
 """The bus thread: the socket around a worker session.
 
 It receives while the main thread computes, beats, and connects again when the broker was lost.
-What it passes to the main thread, through one queue and in this order: the number of each new
+What it passes to the main thread, which asks with `take`, and in this order: the number of each new
 connection (int; whatever waits from older ones is void), the requests that came over it
 (`Arrival`), and at the very end None. The main thread answers with `reply`, from any thread.
-Other threads of the worker may put a `Wake` into the same queue.
+Other threads of the worker may `wake` it. `link_bus` does the same over a link.
 """
 
 from __future__ import annotations
@@ -81,8 +81,6 @@ class Bus:
         signals: Signals | None = None,
         page: ProgressPage | None = None,
     ) -> None:
-        #: What came, for the main thread alone.
-        self.deliveries: SimpleQueue[Delivery] = SimpleQueue()
         #: (number, start) of the oldest work that runs; always replaced as a whole tuple.
         self.batch: tuple[int, int] = (0, 0)
         #: Until when it may take, because it compiles; 0 = as any other.
@@ -97,6 +95,9 @@ class Bus:
         self._on_state = on_state
         self._signals = signals
         self._page = page
+        #: What came, for the main thread alone.
+        self._deliveries: SimpleQueue[Delivery] = SimpleQueue()
+        self._taken: deque[Delivery] = deque()
         self._replies: deque[tuple[int, Sequence[int], list[Buffer]]] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
@@ -110,6 +111,23 @@ class Bus:
     def start(self) -> None:
         """Connect and go on until the session is closed."""
         self._thread.start()
+
+    def take(self, is_idle: bool) -> deque[Delivery]:
+        """What has come; the caller pops it. is_idle: wait for something."""
+        taken, deliveries = self._taken, self._deliveries
+        if is_idle and not taken:
+            taken.append(deliveries.get())
+        while not deliveries.empty():
+            taken.append(deliveries.get())
+        return taken
+
+    def has_more(self) -> bool:
+        """Something came while the main thread was busy."""
+        return bool(self._taken) or not self._deliveries.empty()
+
+    def wake(self) -> None:
+        """There is something for the main thread to see. From any thread."""
+        self._deliveries.put(WAKE)
 
     def reply(self, epoch: int, tickets: Sequence[int], message: list[Buffer]) -> None:
         """Answer tickets of a connection with one message of REPLY parcels."""
@@ -139,7 +157,7 @@ class Bus:
                 socket.close(linger=GOODBYE_MS)
             if not is_shared:
                 context.destroy(linger=GOODBYE_MS)
-            self.deliveries.put(None)
+            self._deliveries.put(None)
 
     def _serve(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         session = self._session
@@ -203,7 +221,7 @@ class Bus:
             self._poller.unregister(old)
             old.close(linger=0)
         self._epoch = self._session.epoch
-        self.deliveries.put(self._epoch)
+        self._deliveries.put(self._epoch)
         socket = context.socket(zmq.DEALER)
         socket.set(zmq.LINGER, 0)
         # Not IMMEDIATE: libzmq then drops what was received and not yet read when a broker closes,
@@ -241,7 +259,7 @@ class Bus:
     def _deliver(self) -> None:
         arrivals = self._session.arrivals
         if arrivals:
-            put = self.deliveries.put
+            put = self._deliveries.put
             for arrival in arrivals:
                 put(arrival)
             arrivals.clear()

@@ -27,9 +27,10 @@ from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
 from telemetry.tracing import open_tracer
 from workers.boot import BootError, ProcessSignals, Servable, boot
-from workers.bus import WAKE, Bus, Delivery, Wake
+from workers.bus import Bus, Delivery, Wake
 from workers.distributed.group_backend import GroupBackend
 from workers.launch import Launch, LaunchError, read_launch
+from workers.link_bus import LinkBus
 from workers.pipeline import Pipeline
 from workers.progress_page import STARTED_MAX, ProgressPage
 from workers.request_tracer import RequestTracer
@@ -118,14 +119,18 @@ class _Service:
         self._offer = _offer(launch, servable)
         methods = {method.name: method for method in self._offer.methods}
         settings = SessionSettings(self._offer)
-        self._bus = Bus(launch.workers_address, settings, stop, self._on_state, signals, page)
+        self._bus: Bus | LinkBus
+        if launch.link_path is None:
+            self._bus = Bus(launch.workers_address, settings, stop, self._on_state, signals, page)
+        else:
+            self._bus = LinkBus(launch.link_path, settings, stop, self._on_state, signals, page)
         for key, model in servable.models.items():
             model.on_patience = partial(self._on_patience, key)
             model.on_wait = self._on_wait
         self._pipeline = Pipeline(
             servable.executor,
             self._on_progress,
-            lambda: self._bus.deliveries.put(WAKE),
+            self._bus.wake,
             is_remote=servable.model_calls is not None,
             device_width=servable.declaration.device_width,
         )
@@ -178,12 +183,10 @@ class _Service:
         return True
 
     def _take_deliveries(self) -> bool:
-        deliveries = self._bus.deliveries
         is_idle = self._desk.is_idle and self._pipeline.is_idle()
-        if is_idle and not self._take(deliveries.get()):
-            return False
-        while not deliveries.empty():
-            if not self._take(deliveries.get()):
+        deliveries = self._bus.take(is_idle)
+        while deliveries:
+            if not self._take(deliveries.popleft()):
                 return False
         self._answer()
         return True
@@ -202,7 +205,7 @@ class _Service:
         return True
 
     def _compute(self) -> None:
-        self._pipeline.run_next(is_busy=not self._bus.deliveries.empty())
+        self._pipeline.run_next(is_busy=self._bus.has_more())
         self._log_faults()
         self._desk.take_back(*self._pipeline.take_back())
         self._desk.write_replies()

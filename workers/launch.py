@@ -47,7 +47,8 @@ class Launch:
     producers_address: where calls of these models go.
     worker_id, generation: the slot and its incarnation. dec_key: never shown, not even by `repr`.
     batch_sizes: for models with a dynamic batch dimension; None = what their declaration says.
-    group: of a distributed servable.
+    group: of a distributed servable. link_path: where the broker has its link; None = the worker
+    comes over ZeroMQ.
     """
 
     servable_directory: str
@@ -67,6 +68,7 @@ class Launch:
     models: Mapping[str, Any] | None = None
     producers_address: str = ""
     group: GroupPlace | None = None
+    link_path: str | None = None
 
     @property
     def service(self) -> str:
@@ -94,6 +96,7 @@ def read_launch(document: Mapping[str, Any]) -> Launch:
         models=_models(document),
         producers_address=_optional_text(document, "producers_address") or "",
         group=_group(document),
+        link_path=_optional_text(document, "link_path"),
     )
     if launch.models is not None:
         _text(document, "producers_address")

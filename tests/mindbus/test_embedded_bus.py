@@ -161,9 +161,9 @@ def test_a_refusal_is_answered_without_a_look_at_the_sockets(directory: str) -> 
     class Watched(Switch):
         turns = 0
 
-        def turn(self) -> bool:
+        def turn(self, sockets_are_due: bool = True) -> bool:
             self.turns += 1
-            return super().turn()
+            return super().turn(sockets_are_due)
 
     async def main() -> None:
         core = Core(Settings(requests_max=0))

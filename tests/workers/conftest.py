@@ -1,20 +1,34 @@
 """Fixtures of the tests with real worker processes."""
 
+from functools import partial
+
 import pytest
 
-from tests.workers.fake_broker import FakeBroker, Place, WorkerProcess
+from tests.workers.fake_broker import FakeBroker, LinkBroker, Place, WorkerProcess
 
 
 @pytest.fixture
-def place():
-    made = Place()
+def has_link():
+    """Whether workers come over a link, as those of the broker's host do; modules override it."""
+    return True
+
+
+@pytest.fixture
+def place(has_link):
+    made = Place(has_link)
     yield made
     made.remove()
 
 
 @pytest.fixture
-def broker(place):
-    made = FakeBroker(place.address)
+def open_broker(place, has_link):
+    """Opens the broker that plays the test's part."""
+    return partial(LinkBroker if has_link else FakeBroker, place.address)
+
+
+@pytest.fixture
+def broker(open_broker):
+    made = open_broker()
     yield made
     made.close()
 

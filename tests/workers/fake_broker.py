@@ -16,6 +16,7 @@ import numpy as np
 import zmq
 
 from protocol import control, head, native
+from protocol.link_socket import LinkLostError, LinkSocket, link_path, listen
 from protocol.values import Failure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +95,8 @@ class DeadlineError(Exception):
 class Place:
     """A short temporary directory with a servable `add`, version 1, and room for sockets."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_link: bool = False) -> None:
+        self._has_link = has_link
         self.path = Path(tempfile.mkdtemp(dir="/tmp", prefix="mb"))
         version = self.path / "add" / "1"
         version.mkdir(parents=True)
@@ -127,6 +129,8 @@ class Place:
             "parent_pid": os.getpid(),
             "batch_sizes": None,
         }
+        if self._has_link:
+            document["link_path"] = link_path(self.address)
         return document | changes
 
     def remove(self) -> None:
@@ -175,12 +179,17 @@ class FakeBroker:
                 parcel = self._parcels.pop(0)
                 if parcel[0].command in commands:
                     return parcel
-            left_ms = int((end - time.monotonic()) * 1000)
-            if left_ms <= 0 or not self._socket.poll(left_ms):
+            parts = self._next_message(max(0, int((end - time.monotonic()) * 1000)))
+            if parts is None:
                 names = [head.COMMANDS[command] for command in commands]
                 raise DeadlineError(f"none of {names} came in {DEADLINE_S} s")
-            self.worker, *parts = self._socket.recv_multipart()
             self._parcels = [(head.unpack(h), frames) for h, frames in head.split_parcels(parts)]
+
+    def _next_message(self, wait_ms: int) -> list[bytes] | None:
+        if not self._socket.poll(wait_ms):
+            return None
+        self.worker, *parts = self._socket.recv_multipart()
+        return parts
 
     def send(self, *parts: bytes) -> None:
         self._socket.send_multipart([self.worker, *parts])
@@ -232,6 +241,56 @@ class FakeBroker:
         self.receive(head.DRAIN)
         self.send(*control.pack(control.Drain()))
         self.receive(head.DISCONNECT)
+
+
+class LinkBroker(FakeBroker):
+    """The same over a link. The worker that connected last is the one that is spoken to."""
+
+    def _bind(self) -> None:
+        self._listening = listen(link_path(self._address))
+        self._links: list[LinkSocket] = []
+        self._messages: list[list[bytes]] = []
+
+    def restart(self) -> None:
+        self.close()
+        self._parcels.clear()
+        self._bind()
+
+    def close(self) -> None:
+        for each in (self._listening, *self._links):
+            each.close()
+
+    def _next_message(self, wait_ms: int) -> list[bytes] | None:
+        end = time.monotonic() + wait_ms / 1000
+        while not self._messages:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return None
+            waiting = [each for each in self._links if each.has_unsent]
+            ready, writable, _ = select.select([self._listening, *self._links], waiting, [], left_s)
+            for link in writable:
+                link.send_rest()
+            for each in ready:
+                if each is self._listening:
+                    self._links.append(LinkSocket(self._listening.accept()[0]))
+                    continue
+                try:
+                    self._messages += each.receive()
+                except LinkLostError:
+                    self._links.remove(each)
+        return self._messages.pop(0)
+
+    @property
+    def worker(self) -> LinkSocket | None:
+        """The link of the worker that is spoken to."""
+        return self._links[-1] if self._links else None
+
+    @worker.setter
+    def worker(self, _routing_id: bytes) -> None:
+        """There is none here."""
+
+    def send(self, *parts: bytes) -> None:
+        self._links[-1].send(parts)
 
 
 def request(ticket: int, method: str, *instances: dict[str, object], **fields: object):

@@ -17,7 +17,6 @@ from tests.workers.fake_broker import (
     ROOT,
     X1,
     X2,
-    FakeBroker,
     failure_of,
     open_gate,
     request,
@@ -26,6 +25,12 @@ from tests.workers.fake_broker import (
 from workers.device_worker import run_worker
 
 pytestmark = pytest.mark.process
+
+
+@pytest.fixture(params=[True, False], ids=["link", "zeromq"])
+def has_link(request):
+    return request.param
+
 
 # ---------------------------------------------------------------- the end
 
@@ -77,10 +82,10 @@ def test_a_second_signal_ends_a_worker_that_still_computes(place, worker, broker
     assert worker.exit()[0] == 1
 
 
-def test_a_worker_without_a_broker_leaves_on_sigterm(place, start):
+def test_a_worker_without_a_broker_leaves_on_sigterm(place, start, open_broker):
     worker = start(place.document())
     assert worker.report() == {"state": "loading"}
-    broker = FakeBroker(place.address)
+    broker = open_broker()
     broker.receive(head.READY)
     broker.close()
     worker.signal(signal.SIGTERM)

@@ -11,7 +11,6 @@ from protocol.values import Failure, InstanceSpec, MethodSignature, MethodTensor
 from tests.workers.fake_broker import (
     X1,
     X2,
-    FakeBroker,
     failure_of,
     open_gate,
     parcel,
@@ -85,15 +84,23 @@ def test_the_device_id_is_in_the_environment_when_the_servable_is_imported(place
 @pytest.mark.shows("F7")
 def test_a_lost_broker_is_found_again_with_a_new_offer(worker, broker):
     broker.restart()
-    broker.receive(head.HEARTBEAT)  # from a worker that this broker does not know
-    broker.send(*control.pack(control.Disconnect("not registered")))
     assert broker.admit().worker_id == "add/1/device0"
     _, frames = broker.ask(1, "add", {"x1": X1, "x2": X2})
     assert values_of(frames) == [{"y": (X1 + X2).tolist()}]
 
 
-def test_a_silent_broker_is_left_for_a_new_connection(place, start):
-    broker = FakeBroker(place.address, interval_ms=20, liveness=5)
+@pytest.mark.shows("F7")
+@pytest.mark.parametrize("has_link", [False])
+def test_a_broker_that_does_not_know_a_worker_has_a_new_offer(worker, broker):
+    broker.restart()
+    broker.receive(head.HEARTBEAT)  # over a connection that libzmq made again
+    broker.send(*control.pack(control.Disconnect("not registered")))
+    assert broker.admit().worker_id == "add/1/device0"
+
+
+@pytest.mark.parametrize("has_link", [True, False])
+def test_a_silent_broker_is_left_for_a_new_connection(place, start, open_broker):
+    broker = open_broker(interval_ms=20, liveness=5)
     try:
         start(place.document())
         broker.admit()
