@@ -1,8 +1,8 @@
 """The DEALER socket of a client session: opened, filled from the outbox, emptied into the session.
 
 Shared by every shell around `ClientSession`: the event loop of a gateway (`remote_bus`), the thread
-of a direct client, an extra worker's device thread. Nothing here waits, and nothing decides. It and
-`sockets` are the shells of this room.
+of a direct client, an extra worker's device thread. Nothing here waits, and nothing decides. It,
+`sockets` and `link_socket` are the shells of this room.
 """
 
 from __future__ import annotations

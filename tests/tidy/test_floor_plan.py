@@ -49,6 +49,7 @@ IMPURE = {
 SHELLS = {
     "broker/__main__.py",
     "broker/departures.py",
+    "broker/links.py",
     "broker/switch.py",
     "gateway/accepting.py",
     "gateway/grpc_connection.py",
@@ -67,6 +68,7 @@ SHELLS = {
     "gateway/remote_bus.py",
     "gateway/rest_door.py",
     "protocol/dealer.py",
+    "protocol/link_socket.py",
     "protocol/sockets.py",
     "telemetry/log.py",
     "telemetry/orders.py",
@@ -82,6 +84,7 @@ SHELLS = {
     "workers/backends/scripted_device.py",
     "workers/boot.py",
     "workers/bus.py",
+    "workers/link_bus.py",
     "workers/device_thread.py",
     "workers/device_worker.py",
     "workers/distributed/__main__.py",

@@ -89,7 +89,6 @@ def test_a_lost_broker_is_found_again_with_a_new_offer(worker, broker):
     assert values_of(frames) == [{"y": (X1 + X2).tolist()}]
 
 
-@pytest.mark.shows("F7")
 @pytest.mark.parametrize("has_link", [False])
 def test_a_broker_that_does_not_know_a_worker_has_a_new_offer(worker, broker):
     broker.restart()
