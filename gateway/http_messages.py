@@ -29,8 +29,11 @@ class HttpRequest(NamedTuple):
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a header; if it comes again, both are one value. None if it is not there."""
-        values = [value for each, value in self.headers if each == name]
-        return b", ".join(values) if values else None
+        found = None
+        for each, value in self.headers:
+            if each == name:
+                found = value if found is None else found + b", " + value
+        return found
 
 
 class HttpAnswer(NamedTuple):

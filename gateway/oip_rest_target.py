@@ -16,6 +16,7 @@ Names are percent-encoded where they have to be. A query is not looked at.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -67,6 +68,11 @@ _FIXED = {
 ACTIONS = frozenset((*_OF_MODEL.values(), *_FIXED.values(), LOAD, UNLOAD))
 
 
+#: Targets that are remembered, and how long one may be for that.
+KEPT_MAX = 1024
+KEPT_BYTES_MAX = 256
+
+
 class OipTarget(NamedTuple):
     """What a target names."""
 
@@ -77,6 +83,10 @@ class OipTarget(NamedTuple):
 
 def parse_oip_target(target: bytes) -> OipTarget | None:
     """Read a target that begins with `/v2`; None if it names nothing."""
+    return (_kept if len(target) <= KEPT_BYTES_MAX else _parse)(target)
+
+
+def _parse(target: bytes) -> OipTarget | None:
     path = target.partition(b"?")[0]
     try:
         segments = [unquote_to_bytes(each).decode() for each in path.split(b"/")[2:]]
@@ -99,3 +109,7 @@ def parse_oip_target(target: bytes) -> OipTarget | None:
             action_of_model = _OF_MODEL.get(tuple(rest))
             return None if action_of_model is None else OipTarget(action_of_model, model)
     return None
+
+
+#: Clients ask for the same again and again.
+_kept = lru_cache(maxsize=KEPT_MAX)(_parse)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest, wrong_verb
 
 #: Where the Open Inference Protocol begins.
 OIP_ROOT = b"/v2"
+
+_ENDS = (b"/", b"?", b"")
 
 #: Where Prometheus asks, and where the description of all routes is, with GET. No servable can have
 #: these addresses. The door answers the first one itself.
@@ -26,11 +30,15 @@ class RestRouter:
         self._oip = oip
         self._openapi = openapi
 
-    async def handle(self, request: HttpRequest) -> HttpAnswer:
+    def handle(self, request: HttpRequest) -> Awaitable[HttpAnswer]:
         """Answer one request."""
+        target = request.target
+        if target.startswith(OIP_ROOT) and target[len(OIP_ROOT) :][:1] in _ENDS:
+            return self._oip.handle(request)
+        return self._handle(request)
+
+    async def _handle(self, request: HttpRequest) -> HttpAnswer:
         path = request.target.partition(b"?")[0]
-        if path == OIP_ROOT or path.startswith(OIP_ROOT + b"/"):
-            return await self._oip.handle(request)
         if path in (METRICS_TARGET, OPENAPI_TARGET) and request.verb != "GET":
             return wrong_verb(request.verb, "GET")
         if path == OPENAPI_TARGET:

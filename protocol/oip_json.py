@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,22 @@ _NOT_FINITE = "is not finite, which JSON cannot say; ask for it with binary_data
 # ---------------------------------------------------------------- for the gateway
 
 
+#: What most requests have, and the meta of most replies.
+_NO_PARAMETERS = RequestParameters()
+_EMPTY_META = native.pack_meta({})
+
+
 def pack_request(model: str, json_bytes: int | None, body: bytes) -> list[Buffer]:
     """The body frames of a request. json_bytes: None = all of it."""
+    return [_request_meta(model, json_bytes), body]
+
+
+@lru_cache(maxsize=256)
+def _request_meta(model: str, json_bytes: int | None) -> Buffer:
     meta: dict[str, Any] = {"model": model}
     if json_bytes is not None:
         meta["json_bytes"] = json_bytes
-    return [native.pack_meta(meta), body]
+    return native.pack_meta(meta)
 
 
 def unpack_reply(frames: Sequence[Buffer]) -> tuple[bytes, int | None]:
@@ -59,6 +70,9 @@ def unpack_reply(frames: Sequence[Buffer]) -> tuple[bytes, int | None]:
 
     Raises: RemoteProtocolError.
     """
+    if len(frames) == 2 and frames[0] == _EMPTY_META:
+        body = frames[1]
+        return body if type(body) is bytes else bytes(body), None
     meta = native.unpack_meta(frames[0] if frames else b"")
     json_bytes = meta.get("json_bytes")
     if json_bytes is not None and type(json_bytes) is not int:
@@ -73,7 +87,7 @@ def scan_parameters(body: bytes, json_bytes: int | None) -> RequestParameters:
     """
     text = body if json_bytes is None else body[:json_bytes]
     if b'"timeout"' not in text and b'"priority"' not in text:
-        return RequestParameters()
+        return _NO_PARAMETERS
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError:
