@@ -130,7 +130,8 @@ class _Service:
             device_width=servable.declaration.device_width,
         )
         self._bus.read_numbers = self._pipeline.numbers
-        self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects)
+        packable = [name for name, plan in servable.executor.plans.items() if plan.is_packable]
+        self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects, packable)
         self._tracer = _open_tracer(launch, servable)
         if self._tracer is not None:
             self._desk.is_tracing = True

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 
 from protocol import status
 from protocol.control import Numbers
-from protocol.values import Failure, Result
+from protocol.values import Failure
 from telemetry.log import get_logger
 from workers.device_thread import DeviceThread
 from workers.stages.executor import Executor
 from workers.stages.request_desk import BUG_TEXT
-from workers.stages.rows import PendingRequest, Work
+from workers.stages.rows import Outcome, PendingRequest, Work
 from workers.stages.scheduler import Scheduler
 
 log = get_logger("WORKER")
@@ -189,7 +189,7 @@ class Pipeline:
                     outcomes = self._executor.run(work)
         except Exception:  # the shell's top: a bug costs what is in hand, not the worker
             log.exception("bug in the worker", work=work.number, rows=len(work.rows))
-            failure: Result = Failure(status.MS_SYSTEM_ERROR, BUG_TEXT)
+            failure: Outcome = Failure(status.MS_SYSTEM_ERROR, BUG_TEXT)
             outcomes = [failure] * len(work.rows)
         scheduler = self._scheduler
         with self._lock:
