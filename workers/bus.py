@@ -19,9 +19,10 @@ from typing import Protocol
 
 import zmq
 
-from protocol import control, head, limits
+from protocol import control, limits
 from protocol import worker_session as ws
 from protocol.native import Buffer
+from protocol.sockets import IN, OUT, Again, receive_frames, send_frames
 from protocol.worker_session import Arrival, SessionSettings, WorkerSession
 from telemetry.log import get_logger
 from workers.progress_page import ProgressPage
@@ -39,9 +40,6 @@ HANDSHAKE_MS = 5_000
 
 #: Longest sleep of a bus that must watch a plain `threading.Event`.
 STOP_WATCH_MS = 100
-
-FLAG_LARGE_LOW_BYTE = head.FLAG_BODY_LARGE & 0xFF
-FLAGS_LOW_OFFSET = head.FLAGS_OFFSET + 1
 
 
 class Wake:
@@ -175,7 +173,7 @@ class Bus:
         return socket
 
     def _poll(self, socket: zmq.Socket[bytes]) -> set[object]:
-        self._poller.modify(socket, zmq.POLLIN | (zmq.POLLOUT if self._session.outbox else 0))
+        self._poller.modify(socket, IN | OUT if self._session.outbox else IN)
         ready: set[object] = {item for item, _ in self._poller.poll(self._timeout_ms())}
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
@@ -227,10 +225,10 @@ class Bus:
         receive, epoch = self._session.receive, self._session.epoch
         for _ in range(RECEIVE_PER_WAKEUP_MAX):
             try:
-                parts = _receive_message(socket)
-            except zmq.Again:
+                parts = receive_frames(socket)
+            except Again:
                 return
-            receive(parts, now_ns)
+            receive([part if type(part) is bytes else _view(part) for part in parts], now_ns)
             assert self._session.epoch == epoch  # only a timer opens a connection
 
     def _take_replies(self) -> None:
@@ -255,9 +253,9 @@ class Bus:
             for message in outbox:
                 # Large frames are lent to libzmq instead of copied; small ones are cheaper copied.
                 is_small = sum(map(len, message)) < limits.TENSOR_INLINE_BYTES_MAX
-                socket.send_multipart(message, zmq.DONTWAIT, copy=is_small)
+                send_frames(socket, message, is_small)
                 sent += 1
-        except zmq.Again:
+        except Again:
             pass  # the poll waits for room
         del outbox[:sent]
 
@@ -268,29 +266,8 @@ class Bus:
             self._flush(socket)
 
 
-def _receive_message(socket: zmq.Socket[bytes]) -> list[Buffer]:
-    """One message; the body frames of parcels with FLAG_BODY_LARGE are views, the rest is bytes.
-
-    Raises: zmq.Again if there is none.
-    """
-    parts: list[Buffer] = [socket.recv(zmq.DONTWAIT)]
-    bodies_left, is_large = _body_of(parts[0])
-    while socket.get(zmq.RCVMORE):
-        if bodies_left:
-            bodies_left -= 1
-            parts.append(_receive_frame(socket) if is_large else socket.recv())
-        else:
-            parts.append(socket.recv())
-            bodies_left, is_large = _body_of(parts[-1])
-    return parts
-
-
-def _body_of(frame: Buffer) -> tuple[int, bool]:
-    if len(frame) < head.FIXED_BYTES:
-        return 0, False
-    return frame[head.BODY_FRAMES_OFFSET], bool(frame[FLAGS_LOW_OFFSET] & FLAG_LARGE_LOW_BYTE)
-
-
-def _receive_frame(socket: zmq.Socket[bytes]) -> Buffer:
-    frame = socket.recv(copy=False)
-    return frame.buffer if len(frame) >= limits.TENSOR_INLINE_BYTES_MAX else frame.bytes
+def _view(part: bytes | zmq.Frame) -> Buffer:
+    """A frame that came in a parcel with FLAG_BODY_LARGE: a view if it is worth one."""
+    if isinstance(part, bytes):
+        return part
+    return part.buffer if len(part) >= limits.TENSOR_INLINE_BYTES_MAX else part.bytes
