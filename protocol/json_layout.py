@@ -1,14 +1,17 @@
 """Layouts of dialects that are JSON: their tensors are arrays of numbers, as long as they may be.
 
 JSON is read from left to right. Where the bytes before an array are the same, the array has the
-same place in the document; and if what follows up to the first `]` is an array of numbers by
-itself, it is one there. So bodies that are equal between their arrays differ in nothing else.
+same place in the document; and if what follows up to the first `]` (`]]` of an array of arrays) is
+an array of numbers by itself, it is one there. So bodies that are equal between their arrays differ
+in nothing else.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import struct
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,8 +34,8 @@ from protocol.native import Buffer
 from protocol.packed import JsonStyle, PackedBatch
 from protocol.values import Instance
 
-#: An array without other arrays, objects and texts in it.
-_ARRAY = re.compile(rb"\[([^\[\]{}\"]*)\]")
+#: What may be an array of numbers, or of such arrays.
+_ARRAY = re.compile(rb"\[[\[\]\s0-9,.eE+-]*\]")
 
 #: How numbers are laid down as the dtypes that a layout may have.
 _CODES = {
@@ -43,6 +46,7 @@ _CODES = {
 #: Integers that a double holds; beyond, an integer and a double are not rounded to the same float.
 _EXACT_MAX = 1 << 53
 
+_LISTS = {list}
 _FLOATS = {float}
 _INTEGERS = {int}
 _BOTH = {float, int}
@@ -51,21 +55,29 @@ _SAMPLE_ID = "~mindbus~id~"
 
 
 class Numbers:
-    """How the numbers of one input become bytes. count: of its elements."""
+    """How the numbers of one input become bytes.
 
-    __slots__ = ("_has_floats", "_is_strict", "_pack", "count", "dtype")
+    dims: of its array as the client writes it.
+    """
 
-    def __init__(self, dtype: np.dtype[Any], count: int, is_strict: bool) -> None:
-        self.dtype = dtype
-        self.count = count
+    __slots__ = ("_dims", "_has_floats", "_is_strict", "_pack", "closing")
+
+    def __init__(self, dtype: np.dtype[Any], dims: tuple[int, ...], is_strict: bool) -> None:
+        #: What the array ends with, and does not have before.
+        self.closing = b"]" * len(dims)
+        self._dims = dims
         self._is_strict = is_strict
         self._has_floats = dtype.kind == "f"
-        self._pack = struct.Struct(f"<{count}{_CODES[dtype.name]}").pack
+        self._pack = struct.Struct(f"<{math.prod(dims)}{_CODES[dtype.name]}").pack
 
     def pack(self, array: bytes) -> bytes | None:
         """The content that a JSON array of numbers has; None where the dialect has to say."""
         try:
             numbers = orjson.loads(array)
+            for length in self._dims[1:]:
+                if set(map(type, numbers)) != _LISTS or set(map(len, numbers)) != {length}:
+                    return None
+                numbers = list(chain.from_iterable(numbers))
             kinds = set(map(type, numbers))
             if self._has_floats:
                 if kinds != _FLOATS and not self._is_exact(kinds, numbers):
@@ -87,8 +99,8 @@ class Numbers:
 
     def other(self) -> tuple[bytes, bytes]:
         """An array that no client would send, and its content."""
-        numbers = [77.5 if self._has_floats else 77] * self.count
-        return orjson.dumps(numbers), self._pack(*numbers)
+        numbers = np.full(self._dims, 77.5 if self._has_floats else 77)
+        return orjson.dumps(numbers.tolist()), self._pack(*numbers.reshape(-1).tolist())
 
 
 class JsonCutter(Cutter):
@@ -126,8 +138,11 @@ class JsonCutter(Cutter):
                     return None
                 request_id, at = found, end
                 continue
-            end = body.find(b"]", at) + 1
-            content = numbers.pack(body[at:end]) if end else None
+            end = body.find(numbers.closing, at)
+            if end < 0:
+                return None
+            end += len(numbers.closing)
+            content = numbers.pack(body[at:end])
             if content is None:
                 return None
             inputs[number], at = content, end
@@ -175,14 +190,14 @@ def learn_json(sample: Sample, style: JsonStyle) -> JsonCutter | None:
     """The layout of a request, None if it has none."""
     numbers = []
     places = []
-    for number, (content, dtype) in enumerate(zip(sample.found.inputs, sample.dtypes, strict=True)):
+    for number, dtype in enumerate(sample.dtypes):
         if dtype.name not in _CODES:
             return None
-        numbers.append(Numbers(dtype, len(content) // dtype.itemsize, style.is_strict))
-        place = _find_array(sample, number, numbers[-1])
-        if place is None:
+        found = _find_array(sample, number, dtype, style)
+        if found is None:
             return None
-        places.append(place)
+        places.append(found[0])
+        numbers.append(found[1])
     if sample.found.request_id:
         place = _find_id(sample)
         if place is None:
@@ -196,22 +211,40 @@ def learn_json(sample: Sample, style: JsonStyle) -> JsonCutter | None:
     return cutter if cutter.cut(sample.body) == sample.found else None
 
 
-def _find_array(sample: Sample, number: int, numbers: Numbers) -> Place | None:
+def _find_array(
+    sample: Sample, number: int, dtype: np.dtype[Any], style: JsonStyle
+) -> tuple[Place, Numbers] | None:
     """Where an input's array is: with another array there, just this input is another one."""
-    array, content = numbers.other()
     inputs, request_id = sample.found
-    expected = Contents((*inputs[:number], content, *inputs[number + 1 :]), request_id)
+    count = len(inputs[number]) // dtype.itemsize
     tried = 0
     for match in _ARRAY.finditer(sample.body):
-        if match[1].count(b",") + 1 != numbers.count:
+        dims = _dims_of(match[0])
+        if math.prod(dims) != count:
             continue
+        numbers = Numbers(dtype, dims, style.is_strict)
+        array, content = numbers.other()
+        expected = Contents((*inputs[:number], content, *inputs[number + 1 :]), request_id)
         begin, end = match.span()
         if sample.decode(sample.body[:begin] + array + sample.body[end:]) == expected:
-            return Place(begin, end, number)
+            return Place(begin, end, number), numbers
         tried += 1
         if tried == PLACES_MAX:
             break
     return None
+
+
+def _dims_of(array: bytes) -> tuple[int, ...]:
+    """The lengths on the way down to the first number; (0,) if it is no array."""
+    dims = []
+    try:
+        item = orjson.loads(array)
+    except orjson.JSONDecodeError:
+        return (0,)
+    while isinstance(item, list) and item:
+        dims.append(len(item))
+        item = item[0]
+    return tuple(dims) if type(item) in _BOTH else (0,)
 
 
 def _find_id(sample: Sample) -> Place | None:
