@@ -1,20 +1,22 @@
-"""The bus thread: the socket around a worker session.
+"""The bus: the socket around a worker session, and the thread that sees to it.
 
-It receives while the main thread computes, beats, and connects again when the broker was lost.
-What it passes to the main thread, through one queue and in this order: the number of each new
-connection (int; whatever waits from older ones is void), the requests that came over it
-(`Arrival`), and at the very end None. The main thread answers with `reply`, from any thread.
-Other threads of the worker may put a `Wake` into the same queue.
+The main thread receives and sends by itself whenever it comes round, so a request and its reply are
+handed from thread to thread nowhere. The bus thread beats, watches signals and timers, and connects
+again when the broker was lost; at each beat it receives, too, for the main thread may compute.
+Whoever touches the session or the socket holds the lock.
+What the main thread is given, in this order: the number of each new connection (int; whatever waits
+from older ones is void), the requests that came over it (`Arrival`), and at the very end None.
+Other threads of the worker may `wake` it.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
 from typing import Protocol
 
 import zmq
@@ -22,7 +24,7 @@ import zmq
 from protocol import control, limits
 from protocol import worker_session as ws
 from protocol.native import Buffer
-from protocol.sockets import IN, OUT, Again, receive_frames, send_frames
+from protocol.sockets import IN, Again, events_of, receive_frames, send_frames
 from protocol.worker_session import Arrival, SessionSettings, WorkerSession
 from telemetry.log import get_logger
 from workers.progress_page import ProgressPage
@@ -38,6 +40,9 @@ GOODBYE_MS = 1_000
 #: Peers that stay mute in the ZMTP handshake (field survey: libzmq's 30 s is too patient).
 HANDSHAKE_MS = 5_000
 
+#: Between two tries to send what the socket did not take.
+SEND_AGAIN_MS = 10
+
 #: Longest sleep of a bus that must watch a plain `threading.Event`.
 STOP_WATCH_MS = 100
 
@@ -48,7 +53,7 @@ class Wake:
 
 WAKE = Wake()
 
-#: What the main thread finds in its queue.
+#: What the main thread is given.
 Delivery = int | Arrival | Wake | None
 
 
@@ -63,11 +68,11 @@ class Signals(Protocol):
 
 
 class Bus:
-    """One worker's connection to the broker, on a thread of its own.
+    """One worker's connection to the broker.
 
     on_state: called on the bus thread with each new state of the session. stop: once it is set,
     the session drains. With `signals` the bus wakes up for it, without it looks often enough.
-    page: where the supervisor looks whether this thread still comes round.
+    page: where the supervisor looks whether the bus thread still comes round.
     """
 
     def __init__(
@@ -79,8 +84,6 @@ class Bus:
         signals: Signals | None = None,
         page: ProgressPage | None = None,
     ) -> None:
-        #: What came, for the main thread alone.
-        self.deliveries: SimpleQueue[Delivery] = SimpleQueue()
         #: (number, start) of the oldest work that runs; always replaced as a whole tuple.
         self.batch: tuple[int, int] = (0, 0)
         #: Until when it may take, because it compiles; 0 = as any other.
@@ -95,10 +98,19 @@ class Bus:
         self._on_state = on_state
         self._signals = signals
         self._page = page
-        self._replies: deque[tuple[int, Sequence[int], list[Buffer]]] = deque()
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._deliveries: deque[Delivery] = deque()
+        #: Held by who touches the session or the socket.
+        self._lock = threading.Lock()
+        self._socket: zmq.Socket[bytes] | None = None
+        #: The main thread waits, or is about to.
+        self._is_main_here = False
+        self._main_wake = _Wake()
+        self._main_poll = select.poll()
+        #: The socket whose descriptor is in the main thread's poll.
+        self._polled: zmq.Socket[bytes] | None = None
+        self._bus_wake = _Wake()
+        self._bus_poll = select.poll()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
-        self._poller = zmq.Poller()
         self._epoch = 0
         self._state = self._session.state
         self._is_abandoned = False
@@ -109,145 +121,89 @@ class Bus:
         """Connect and go on until the session is closed."""
         self._thread.start()
 
+    def take(self, is_idle: bool) -> deque[Delivery]:
+        """What has come, for the caller to pop. is_idle: wait for something."""
+        deliveries = self._deliveries
+        self._is_main_here = True
+        self._receive_now()
+        while is_idle and not deliveries:
+            self._wait()
+            self._receive_now()
+        self._is_main_here = False
+        return deliveries
+
+    def has_more(self) -> bool:
+        """Something came while the main thread was busy."""
+        if not self._deliveries:
+            self._receive_now()
+        return bool(self._deliveries)
+
     def reply(self, epoch: int, tickets: Sequence[int], message: list[Buffer]) -> None:
         """Answer tickets of a connection with one message of REPLY parcels."""
-        self._replies.append((epoch, tickets, message))
-        os.eventfd_write(self._wake_fd, 1)
+        with self._lock:
+            self._session.complete(epoch, tickets, message)
+            self._flush()
+            self._say_news()
+
+    def wake(self) -> None:
+        """There is something for the main thread to see. From any thread."""
+        self._deliver(WAKE)
 
     def close(self) -> None:
         """End the bus thread, if a drain has not ended it before, and wait for it."""
         self._is_abandoned = True
-        os.eventfd_write(self._wake_fd, 1)
+        self._bus_wake.write()
         self._thread.join()
-        os.close(self._wake_fd)
+        self._bus_wake.close()
+        self._main_wake.close()
 
-    # ------------------------------------------------------------ the thread
+    def _receive_now(self) -> None:
+        with self._lock:
+            self._receive()
+            self._say_news()
 
-    def _run(self) -> None:
-        is_shared = self._address.startswith("inproc:")
-        context = zmq.Context.instance() if is_shared else zmq.Context()
-        socket = None
-        try:
-            socket = self._serve(context)
-        except Exception:  # the shell's top: a bug here must end the worker, not hang it
-            self.has_failed = True
-            log.exception("bus thread failed", story=self._session.story())
-        finally:
-            if socket is not None:
-                socket.close(linger=GOODBYE_MS)
-            if not is_shared:
-                context.destroy(linger=GOODBYE_MS)
-            self.deliveries.put(None)
+    def _wait(self) -> None:
+        if self._polled is not self._socket:
+            self._watch_socket()
+        for descriptor, _ in self._main_poll.poll():
+            if descriptor == self._main_wake.descriptor:
+                self._main_wake.read()
 
-    def _serve(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-        session = self._session
-        session.read_numbers = self.read_numbers
-        session.connect(time.monotonic_ns())
-        socket = self._reopen(context, None)
-        self._poller.register(self._wake_fd, zmq.POLLIN)
-        if self._signals is not None:
-            self._poller.register(self._signals.fileno(), zmq.POLLIN)
-        while not self._is_abandoned:
-            ready = self._poll(socket)
-            now_ns = time.monotonic_ns()
-            if self._page is not None:
-                self._page.beat(now_ns)
-            if socket in ready:
-                self._receive(socket, now_ns)
-            self._take_replies()
-            session.batch = self.batch
-            session.patient_until_ns = self.patient_until_ns
-            session.handle_timer(now_ns)
-            if self._stop.is_set():
-                session.drain(now_ns)
-            if session.epoch != self._epoch:
-                socket = self._reopen(context, socket)
-            self._deliver()
-            self._flush(socket)
-            if session.state != self._state:
-                self._state = session.state
-                self._on_state(self._state)
-            if session.state == ws.CLOSED:
-                self._flush_goodbye(socket)
-                break
-        return socket
+    def _watch_socket(self) -> None:
+        self._main_poll = select.poll()
+        self._main_poll.register(self._main_wake.descriptor, select.POLLIN)
+        with self._lock:  # so that it is not closed meanwhile
+            self._polled = self._socket
+            if self._socket is not None:
+                # It is readable at each edge only, so whoever uses the socket looks at what came.
+                self._main_poll.register(int(self._socket.get(zmq.FD)), select.POLLIN)
 
-    def _poll(self, socket: zmq.Socket[bytes]) -> set[object]:
-        self._poller.modify(socket, IN | OUT if self._session.outbox else IN)
-        ready: set[object] = {item for item, _ in self._poller.poll(self._timeout_ms())}
-        if self._wake_fd in ready:
-            os.eventfd_read(self._wake_fd)
-        if self._signals is not None and self._signals.fileno() in ready:
-            self._signals.read()
-        return ready
+    # ------------------------------------------------------------ on either thread
 
-    def _timeout_ms(self) -> int:
-        timer_ns = self._session.next_timer_ns()
-        assert timer_ns is not None, self._session.story()
-        wait_ms = max(0, -(-(timer_ns - time.monotonic_ns()) // ws.NS_PER_MS))
-        if self._page is not None:
-            wait_ms = min(wait_ms, limits.HEARTBEAT_INTERVAL_MS)
-        return wait_ms if self._signals is not None else min(wait_ms, STOP_WATCH_MS)
-
-    def _reopen(
-        self, context: zmq.Context[zmq.Socket[bytes]], old: zmq.Socket[bytes] | None
-    ) -> zmq.Socket[bytes]:
-        """A new socket for a new connection: a new routing id, and no message of the old one."""
-        if old is not None:
-            # One that says that it goes is followed by another one, or by our own end.
-            is_orderly = self._session.lost_reason == control.GOODBYE
-            say = log.info if is_orderly else log.warning
-            say("broker lost", address=self._address, story=self._session.story())
-            self._poller.unregister(old)
-            old.close(linger=0)
-        self._epoch = self._session.epoch
-        self.deliveries.put(self._epoch)
-        socket = context.socket(zmq.DEALER)
-        socket.set(zmq.LINGER, 0)
-        # Not IMMEDIATE: libzmq then drops what was received and not yet read when a broker closes,
-        # which would be its goodbye. READY is the first message, for every offer has a new socket.
-        socket.set(zmq.SNDHWM, 2 * limits.CREDIT_MAX)
-        socket.set(zmq.RCVHWM, 2 * limits.CREDIT_MAX)
-        socket.set(zmq.MAXMSGSIZE, limits.BODY_BYTES_MAX)
-        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        socket.set(zmq.HEARTBEAT_IVL, limits.HEARTBEAT_INTERVAL_MS)
-        silence_ms = limits.HEARTBEAT_INTERVAL_MS * limits.HEARTBEAT_LIVENESS
-        socket.set(zmq.HEARTBEAT_TIMEOUT, silence_ms)
-        socket.set(zmq.HEARTBEAT_TTL, silence_ms)
-        socket.set(zmq.TCP_KEEPALIVE, 1)
-        socket.connect(self._address)
-        self._poller.register(socket, zmq.POLLIN)
-        return socket
-
-    # ------------------------------------------------------------ in
-
-    def _receive(self, socket: zmq.Socket[bytes], now_ns: int) -> None:
-        receive, epoch = self._session.receive, self._session.epoch
+    def _receive(self) -> None:
+        """Hand over what has come. REQUIRES: the lock."""
+        socket, session = self._socket, self._session
+        if socket is None or not events_of(socket) & IN:
+            return
+        now_ns = time.monotonic_ns()
         for _ in range(RECEIVE_PER_WAKEUP_MAX):
-            try:
-                parts = receive_frames(socket)
-            except Again:
-                return
-            receive([part if type(part) is bytes else _view(part) for part in parts], now_ns)
-            assert self._session.epoch == epoch  # only a timer opens a connection
+            parts = receive_frames(socket)
+            session.receive(
+                [part if type(part) is bytes else _view(part) for part in parts], now_ns
+            )
+            if not events_of(socket) & IN:
+                break
+        else:
+            self._main_wake.write()  # there may be more, and its edge is gone
+        if session.arrivals:
+            self._deliveries.extend(session.arrivals)
+            session.arrivals.clear()
 
-    def _take_replies(self) -> None:
-        replies, complete = self._replies, self._session.complete
-        while replies:
-            complete(*replies.popleft())
-
-    def _deliver(self) -> None:
-        arrivals = self._session.arrivals
-        if arrivals:
-            put = self.deliveries.put
-            for arrival in arrivals:
-                put(arrival)
-            arrivals.clear()
-
-    # ------------------------------------------------------------ out
-
-    def _flush(self, socket: zmq.Socket[bytes]) -> None:
-        outbox = self._session.outbox
+    def _flush(self) -> None:
+        """Send what is ready. REQUIRES: the lock."""
+        outbox, socket = self._session.outbox, self._socket
+        if socket is None or not outbox:
+            return
         sent = 0
         try:
             for message in outbox:
@@ -256,14 +212,156 @@ class Bus:
                 send_frames(socket, message, is_small)
                 sent += 1
         except Again:
-            pass  # the poll waits for room
+            pass  # the bus thread tries again
         del outbox[:sent]
 
-    def _flush_goodbye(self, socket: zmq.Socket[bytes]) -> None:
+    def _say_news(self) -> None:
+        """Let the bus thread see what the main thread has changed. REQUIRES: the lock."""
+        session = self._session
+        if session.state != self._state or session.outbox:
+            self._bus_wake.write()
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self._deliveries.append(delivery)
+        if self._is_main_here:
+            self._main_wake.write()
+
+    # ------------------------------------------------------------ the bus thread
+
+    def _run(self) -> None:
+        is_shared = self._address.startswith("inproc:")
+        context = zmq.Context.instance() if is_shared else zmq.Context()
+        try:
+            self._serve(context)
+        except Exception:  # the shell's top: a bug here must end the worker, not hang it
+            self.has_failed = True
+            log.exception("bus thread failed", story=self._session.story())
+        finally:
+            with self._lock:
+                socket, self._socket = self._socket, None
+                if socket is not None:
+                    socket.close(linger=GOODBYE_MS)
+            if not is_shared:
+                context.destroy(linger=GOODBYE_MS)
+            self._deliver(None)
+
+    def _serve(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        session = self._session
+        session.read_numbers = self.read_numbers
+        self._bus_poll.register(self._bus_wake.descriptor, select.POLLIN)
+        if self._signals is not None:
+            self._bus_poll.register(self._signals.fileno(), select.POLLIN)
+        with self._lock:
+            session.connect(time.monotonic_ns())
+        while not self._is_abandoned:
+            with self._lock:
+                self._turn(context, time.monotonic_ns())
+                state = session.state
+            if state != self._state:
+                self._state = state
+                self._on_state(state)
+            if state == ws.CLOSED:
+                self._flush_goodbye()
+                return
+            self._sleep()
+
+    def _turn(self, context: zmq.Context[zmq.Socket[bytes]], now_ns: int) -> None:
+        """Look at everything. REQUIRES: the lock."""
+        session = self._session
+        if self._page is not None:
+            self._page.beat(now_ns)
+        session.batch = self.batch
+        session.patient_until_ns = self.patient_until_ns
+        self._receive()
+        session.handle_timer(now_ns)
+        if self._stop.is_set():
+            session.drain(now_ns)
+        if session.epoch != self._epoch:
+            self._reopen(context)
+        self._flush()
+        self._receive()  # for who has used the socket has taken its edge
+        if self._deliveries and self._is_main_here:
+            self._main_wake.write()
+
+    def _sleep(self) -> None:
+        for descriptor, _ in self._bus_poll.poll(self._timeout_ms()):
+            if descriptor == self._bus_wake.descriptor:
+                self._bus_wake.read()
+            elif self._signals is not None:
+                self._signals.read()
+
+    def _timeout_ms(self) -> int:
+        with self._lock:
+            timer_ns = self._session.next_timer_ns()
+            has_unsent = bool(self._session.outbox)
+        if timer_ns is None:
+            return 0  # it was closed meanwhile
+        wait_ms = max(0, -(-(timer_ns - time.monotonic_ns()) // ws.NS_PER_MS))
+        if self._page is not None:
+            wait_ms = min(wait_ms, limits.HEARTBEAT_INTERVAL_MS)
+        if has_unsent:
+            wait_ms = min(wait_ms, SEND_AGAIN_MS)
+        return wait_ms if self._signals is not None else min(wait_ms, STOP_WATCH_MS)
+
+    def _reopen(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """A new socket for a new connection: a new routing id, and no message of the old one.
+
+        REQUIRES: the lock.
+        """
+        if self._socket is not None:
+            # One that says that it goes is followed by another one, or by our own end.
+            is_orderly = self._session.lost_reason == control.GOODBYE
+            say = log.info if is_orderly else log.warning
+            say("broker lost", address=self._address, story=self._session.story())
+            self._socket.close(linger=0)
+        self._epoch = self._session.epoch
+        self._socket = _open(context, self._address)
+        self._deliver(self._epoch)
+
+    def _flush_goodbye(self) -> None:
         end_ns = time.monotonic_ns() + GOODBYE_MS * ws.NS_PER_MS
-        while self._session.outbox and (left_ns := end_ns - time.monotonic_ns()) > 0:
-            socket.poll(max(1, left_ns // ws.NS_PER_MS), zmq.POLLOUT)
-            self._flush(socket)
+        while self._session.outbox and time.monotonic_ns() < end_ns:
+            with self._lock:
+                self._flush()
+            if self._session.outbox:
+                time.sleep(SEND_AGAIN_MS / 1000)
+
+
+class _Wake:
+    """A descriptor by which a thread that polls is woken."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def write(self) -> None:
+        """Wake the thread, or the next time that it polls. From any thread."""
+        os.eventfd_write(self.descriptor, 1)
+
+    def read(self) -> None:
+        """The thread is awake."""
+        os.eventfd_read(self.descriptor)
+
+    def close(self) -> None:
+        """Nobody polls any more."""
+        os.close(self.descriptor)
+
+
+def _open(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.DEALER)
+    socket.set(zmq.LINGER, 0)
+    # Not IMMEDIATE: libzmq then drops what was received and not yet read when a broker closes,
+    # which would be its goodbye. READY is the first message, for every offer has a new socket.
+    socket.set(zmq.SNDHWM, 2 * limits.CREDIT_MAX)
+    socket.set(zmq.RCVHWM, 2 * limits.CREDIT_MAX)
+    socket.set(zmq.MAXMSGSIZE, limits.BODY_BYTES_MAX)
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.set(zmq.HEARTBEAT_IVL, limits.HEARTBEAT_INTERVAL_MS)
+    silence_ms = limits.HEARTBEAT_INTERVAL_MS * limits.HEARTBEAT_LIVENESS
+    socket.set(zmq.HEARTBEAT_TIMEOUT, silence_ms)
+    socket.set(zmq.HEARTBEAT_TTL, silence_ms)
+    socket.set(zmq.TCP_KEEPALIVE, 1)
+    socket.connect(address)
+    return socket
 
 
 def _view(part: bytes | zmq.Frame) -> Buffer:

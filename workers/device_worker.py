@@ -5,9 +5,10 @@
 An extra worker has no device: it runs the Python stages of methods and sends their model stages
 over the bus to the device workers (`workers.model_calls`).
 
-The main thread and the device thread compute (`workers.pipeline`); the bus thread (`workers.bus`)
-receives, beats and sends. `run_worker` also works on a thread of another process: what concerns
-the process as a whole (signals, its parent, standard streams) is in `__main__`.
+The main thread and the device thread compute (`workers.pipeline`); the main thread receives and
+sends as well, and the bus thread beats (`workers.bus`). `run_worker` also works on a thread of
+another process: what concerns the process as a whole (signals, its parent, standard streams) is in
+`__main__`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
 from telemetry.tracing import open_tracer
 from workers.boot import BootError, ProcessSignals, Servable, boot
-from workers.bus import WAKE, Bus, Delivery, Wake
+from workers.bus import Bus, Delivery, Wake
 from workers.distributed.group_backend import GroupBackend
 from workers.launch import Launch, LaunchError, read_launch
 from workers.pipeline import Pipeline
@@ -125,7 +126,7 @@ class _Service:
         self._pipeline = Pipeline(
             servable.executor,
             self._on_progress,
-            lambda: self._bus.deliveries.put(WAKE),
+            self._bus.wake,
             is_remote=servable.model_calls is not None,
             device_width=servable.declaration.device_width,
         )
@@ -179,12 +180,10 @@ class _Service:
         return True
 
     def _take_deliveries(self) -> bool:
-        deliveries = self._bus.deliveries
         is_idle = self._desk.is_idle and self._pipeline.is_idle()
-        if is_idle and not self._take(deliveries.get()):
-            return False
-        while not deliveries.empty():
-            if not self._take(deliveries.get()):
+        deliveries = self._bus.take(is_idle)
+        while deliveries:
+            if not self._take(deliveries.popleft()):
                 return False
         self._answer()
         return True
@@ -203,7 +202,7 @@ class _Service:
         return True
 
     def _compute(self) -> None:
-        self._pipeline.run_next(is_busy=not self._bus.deliveries.empty())
+        self._pipeline.run_next(is_busy=self._bus.has_more())
         self._log_faults()
         self._desk.take_back(*self._pipeline.take_back())
         self._desk.write_replies()
