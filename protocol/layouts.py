@@ -243,6 +243,9 @@ class LayoutMemo:
 
     def choose_filler(self, layout: Layout, form: Form, id_size: int) -> None:
         """Set what writes replies of this form; None if the dialect has to encode them."""
+        if form == layout.form and id_size == layout.id_size:
+            layout.form = form  # the next reply of its batch has the same
+            return
         key = (form, id_size)
         if key not in layout.fillers:
             if len(layout.fillers) >= FILLERS_MAX:

@@ -38,7 +38,7 @@ class PackedBatch:
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
         self._arrays = arrays
-        self.form: Form = tuple((array.dtype, array.shape[1:]) for array in arrays)
+        self.form: Form = tuple([(array.dtype, array.shape[1:]) for array in arrays])
         self._raws: list[list[bytes] | None] = [None] * len(arrays)
         self._texts: dict[tuple[int, JsonStyle], list[bytes] | None] = {}
 

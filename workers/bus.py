@@ -112,7 +112,9 @@ class Bus:
         self._bus_poll = select.poll()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
         self._epoch = 0
+        #: The last state of the session that was noted, and those that are to be told.
         self._state = self._session.state
+        self._states: deque[str] = deque()
         self._is_abandoned = False
 
     # ------------------------------------------------------------ for the main thread
@@ -186,18 +188,28 @@ class Bus:
         if socket is None or not events_of(socket) & IN:
             return
         now_ns = time.monotonic_ns()
-        for _ in range(RECEIVE_PER_WAKEUP_MAX):
-            parts = receive_frames(socket)
-            session.receive(
-                [part if type(part) is bytes else _view(part) for part in parts], now_ns
-            )
-            if not events_of(socket) & IN:
-                break
-        else:
-            self._main_wake.write()  # there may be more, and its edge is gone
+        try:
+            for _ in range(RECEIVE_PER_WAKEUP_MAX):
+                parts = receive_frames(socket)
+                session.receive(
+                    [part if type(part) is bytes else _view(part) for part in parts], now_ns
+                )
+                if not events_of(socket) & IN:
+                    break
+            else:
+                self._main_wake.write()  # there may be more, and its edge is gone
+        except Again:
+            pass
         if session.arrivals:
             self._deliveries.extend(session.arrivals)
             session.arrivals.clear()
+        self._note_state()
+
+    def _note_state(self) -> None:
+        """REQUIRES: the lock."""
+        if self._session.state != self._state:
+            self._state = self._session.state
+            self._states.append(self._state)
 
     def _flush(self) -> None:
         """Send what is ready. REQUIRES: the lock."""
@@ -217,8 +229,8 @@ class Bus:
 
     def _say_news(self) -> None:
         """Let the bus thread see what the main thread has changed. REQUIRES: the lock."""
-        session = self._session
-        if session.state != self._state or session.outbox:
+        self._note_state()
+        if self._states or self._session.outbox:
             self._bus_wake.write()
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -256,11 +268,10 @@ class Bus:
         while not self._is_abandoned:
             with self._lock:
                 self._turn(context, time.monotonic_ns())
-                state = session.state
-            if state != self._state:
-                self._state = state
-                self._on_state(state)
-            if state == ws.CLOSED:
+                is_closed = session.state == ws.CLOSED
+            while self._states:
+                self._on_state(self._states.popleft())
+            if is_closed:
                 self._flush_goodbye()
                 return
             self._sleep()
@@ -276,6 +287,7 @@ class Bus:
         session.handle_timer(now_ns)
         if self._stop.is_set():
             session.drain(now_ns)
+        self._note_state()
         if session.epoch != self._epoch:
             self._reopen(context)
         self._flush()

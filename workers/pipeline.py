@@ -56,6 +56,8 @@ class Pipeline:
         self._device_width = device_width
         self._scheduler = Scheduler(executor.plans, device_width)
         self._lock = threading.Lock()
+        #: Requests that the scheduler has not yet, the main thread's.
+        self._added: list[PendingRequest] = []
         self._device = DeviceThread(self._run_next_on_device, wake_main, device_width)
         #: Device threads that run works, or are about to look for some. Changes under the lock.
         self._awake = 0
@@ -73,11 +75,16 @@ class Pipeline:
 
     def add(self, request: PendingRequest) -> None:
         """Take a request in; nothing is computed before `run_next`."""
+        if request.packed is not None:
+            self._added.append(request)  # cheap to come by: the others are here in a moment
+            return
         with self._lock:
+            self._take_in()
             self._scheduler.add(request)
 
     def clear(self) -> None:
         """Forget every request: nobody waits for it any more."""
+        self._added.clear()
         with self._lock:
             self._scheduler.clear()
 
@@ -110,6 +117,8 @@ class Pipeline:
         """
         if self._device.has_failed:
             raise PipelineError("the device thread has ended")
+        if self._added:
+            return False
         scheduler = self._scheduler
         with self._lock:
             if scheduler.has_python_rows or scheduler.finished or scheduler.expired:
@@ -122,6 +131,7 @@ class Pipeline:
         is_busy: more requests have arrived already.
         """
         with self._lock:
+            self._take_in()
             work = self._choose(is_busy)
         if work is not None:
             self._run(work)
@@ -132,6 +142,13 @@ class Pipeline:
     def _has_sleeping_device(self) -> bool:
         """REQUIRES: the lock."""
         return self._awake < self._device_width
+
+    def _take_in(self) -> None:
+        """Hand the scheduler what was added. On the main thread. REQUIRES: the lock."""
+        add = self._scheduler.add
+        for request in self._added:
+            add(request)
+        self._added.clear()
 
     def _choose(self, is_busy: bool) -> Work | None:
         """REQUIRES: the lock."""

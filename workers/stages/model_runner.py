@@ -168,7 +168,7 @@ class ModelRunner(CheckedModel):
 
     def _predict(self, subgraph: int, arrays: list[Array], size: int) -> Sequence[Array]:
         """Run the backend and check what it gave. Raises BackendError."""
-        shapes = (subgraph, tuple(array.shape for array in arrays))
+        shapes = (subgraph, tuple([array.shape for array in arrays]))
         is_new = shapes not in self._compiled
         if is_new:
             self.on_patience(COMPILE_NS)

@@ -187,7 +187,7 @@ class Scheduler:
         for row, outcome in zip(work.rows, outcomes, strict=True):
             if row.request.is_over:
                 continue
-            if isinstance(outcome, Failure | PackedResult):
+            if isinstance(outcome, (PackedResult, Failure)):
                 self._settle(row, outcome)
             else:
                 row.values.append(list(outcome))
