@@ -127,17 +127,16 @@ class Bus:
         """What has come, for the caller to pop. is_idle: wait for something."""
         deliveries = self._deliveries
         self._is_main_here = True
-        self._receive_now()
+        self._receive_now(False)
         while is_idle and not deliveries:
-            self._wait()
-            self._receive_now()
+            self._receive_now(self._wait())
         self._is_main_here = False
         return deliveries
 
     def has_more(self) -> bool:
         """Something came while the main thread was busy."""
         if not self._deliveries:
-            self._receive_now()
+            self._receive_now(False)
         return bool(self._deliveries)
 
     def reply(self, epoch: int, tickets: Sequence[int], message: list[Buffer]) -> None:
@@ -159,17 +158,22 @@ class Bus:
         self._bus_wake.close()
         self._main_wake.close()
 
-    def _receive_now(self) -> None:
+    def _receive_now(self, is_there: bool) -> None:
         with self._lock:
-            self._receive()
+            self._receive(is_there)
             self._say_news()
 
-    def _wait(self) -> None:
+    def _wait(self) -> bool:
+        """Returns whether the socket woke us."""
         if self._polled is not self._socket:
             self._watch_socket()
+        is_there = False
         for descriptor, _ in self._main_poll.poll():
             if descriptor == self._main_wake.descriptor:
                 self._main_wake.read()
+            else:
+                is_there = True
+        return is_there
 
     def _watch_socket(self) -> None:
         self._main_poll = select.poll()
@@ -182,10 +186,10 @@ class Bus:
 
     # ------------------------------------------------------------ on either thread
 
-    def _receive(self) -> None:
-        """Hand over what has come. REQUIRES: the lock."""
+    def _receive(self, is_there: bool = False) -> None:
+        """Hand over what has come. is_there: something has, most likely. REQUIRES: the lock."""
         socket, session = self._socket, self._session
-        if socket is None or not events_of(socket) & IN:
+        if socket is None or not (is_there or events_of(socket) & IN):
             return
         now_ns = time.monotonic_ns()
         try:

@@ -202,7 +202,7 @@ class _Service:
         return True
 
     def _compute(self) -> None:
-        self._pipeline.run_next(is_busy=self._bus.has_more())
+        self._pipeline.run_next(self._bus.has_more)
         self._log_faults()
         self._desk.take_back(*self._pipeline.take_back())
         self._desk.write_replies()

@@ -125,13 +125,16 @@ class Pipeline:
                 return False
             return not (scheduler.has_device_rows and self._has_sleeping_device)
 
-    def run_next(self, is_busy: bool) -> None:
+    def run_next(self, has_more: Callable[[], bool]) -> None:
         """Run one work on this thread, if there is one for it, and have the device do the others.
 
-        is_busy: more requests have arrived already.
+        has_more: whether more requests have arrived already; asked without the lock, if it matters.
         """
         with self._lock:
             self._take_in()
+            does_matter = self._is_next_run_short(False) and not self._is_next_run_short(True)
+        is_busy = does_matter and has_more()
+        with self._lock:
             work = self._choose(is_busy)
         if work is not None:
             self._run(work)
