@@ -34,8 +34,8 @@ from protocol.native import Buffer
 from protocol.packed import JsonStyle, PackedBatch
 from protocol.values import Instance
 
-#: What may be an array of numbers, or of such arrays.
-_ARRAY = re.compile(rb"\[[\[\]\s0-9,.eE+-]*\]")
+#: What may begin with an array of numbers, or of such arrays. Possessive: a run is looked at once.
+_RUN = re.compile(rb"\[[\[\]\s0-9,.eE+-]*+")
 
 #: How numbers are laid down as the dtypes that a layout may have.
 _CODES = {
@@ -218,14 +218,14 @@ def _find_array(
     inputs, request_id = sample.found
     count = len(inputs[number]) // dtype.itemsize
     tried = 0
-    for match in _ARRAY.finditer(sample.body):
-        dims = _dims_of(match[0])
+    for match in _RUN.finditer(sample.body):
+        begin, end = match.start(), match.start() + match[0].rfind(b"]") + 1
+        dims = _dims_of(sample.body[begin:end])
         if math.prod(dims) != count:
             continue
         numbers = Numbers(dtype, dims, style.is_strict)
         array, content = numbers.other()
         expected = Contents((*inputs[:number], content, *inputs[number + 1 :]), request_id)
-        begin, end = match.span()
         if sample.decode(sample.body[:begin] + array + sample.body[end:]) == expected:
             return Place(begin, end, number), numbers
         tried += 1

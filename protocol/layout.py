@@ -63,7 +63,8 @@ class Sample(NamedTuple):
 class ReplySample(NamedTuple):
     """The door to see which bytes of a reply are constant.
 
-    form: of its outputs. id_size: characters of the ids of its requests, 0 = they have none.
+    form: of its outputs. id_size: characters of the ids of its requests (1 where their number does
+    not matter), 0 = they have none.
     encode: the frames for an instance and an id, None if there are none.
     """
 

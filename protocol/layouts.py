@@ -49,6 +49,9 @@ LAYOUTS_MAX = 16
 #: Requests above this size are left to the dialect: their decode costs little beside their copy.
 BODY_BYTES_MAX = 64 * 1024
 
+#: Decodes that one attempt to learn may take.
+TRIES_MAX = 64
+
 #: What one attempt to learn costs; each request that is seen earns one, up to a limit.
 LEARN_COST = 64
 ALLOWANCE_MAX = 8 * LEARN_COST
@@ -118,8 +121,11 @@ class Packed(NamedTuple):
     def fill(self, batch: PackedBatch, row: int) -> list[Buffer] | None:
         """The reply; None if the dialect has to encode it."""
         layout, request_id = self.layout, self.request_id
-        if batch.form is not layout.form or len(request_id) != layout.id_size:
-            self.memo.choose_filler(layout, batch.form, len(request_id))
+        id_size = len(request_id)
+        if id_size and self.memo.is_json:
+            id_size = 1  # its length does not matter
+        if batch.form is not layout.form or id_size != layout.id_size:
+            self.memo.choose_filler(layout, batch.form, id_size)
         filler = layout.filler
         return None if filler is None else filler.fill(batch, row, request_id)
 
@@ -156,6 +162,11 @@ class LayoutMemo:
         )
         self._dtypes = tuple(DTYPES[each.dtype] for each in specs) if is_packable else ()
         self._shapes = tuple(each.shape for each in specs)
+
+    @property
+    def is_json(self) -> bool:
+        """Contents are texts, whose length may differ."""
+        return self._style is not None
 
     @property
     def is_usable(self) -> bool:
@@ -199,7 +210,11 @@ class LayoutMemo:
         blank = echo._replace(id="") if isinstance(echo, Echo) else echo
         copied = tuple(map(bytes, frames))
 
+        tries = iter(range(TRIES_MAX))
+
         def decode(body: bytes) -> Contents | None:
+            if next(tries, None) is None:
+                return None
             return self._decode([*copied[:-1], body], blank)
 
         sample = Sample(copied[-1], Contents(inputs, request_id), self._dtypes, decode)

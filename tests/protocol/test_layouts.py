@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -276,6 +277,17 @@ def test_learning_ends_with_the_allowance_and_goes_on_with_requests_that_are_see
     for _ in range(LEARN_COST):
         memo.cut([b""])
     assert learn("later")
+
+
+@pytest.mark.parametrize("noise", [b"[" * 60_000, b"[1]" * 20_000, b"[1.0,2.0,3.0]," * 4_000])
+def test_a_body_that_is_full_of_what_may_be_arrays_is_looked_through_quickly(noise: bytes) -> None:
+    for number in JSON:
+        frames = frames_of(number, [A, B])
+        body = frames[-1][:-1] + b',"note":"' + noise + b'"}'
+        began = time.process_time()
+        memo = learned(number, [*frames[:-1], body])
+        assert time.process_time() - began < 5  # 0.05 s; a scan that is quadratic takes a minute
+        assert memo.cut([*frames[:-1], body]) is None  # too many bytes to be compared
 
 
 # ---------------------------------------------------------------- replies
