@@ -129,6 +129,9 @@ WAITED_US_MAX = 0xFFFF_FFFF
 RESTAMP = struct.Struct("!QI")
 REQUEST_ID = struct.Struct("!Q")
 
+#: flags, dialect, request id, budget_ms, service key size, trace id of a request's head.
+REQUEST_READ = struct.Struct("!4xHBxQI3xB16s")
+
 HEAD_BYTES_MAX = FIXED_BYTES + limits.SERVICE_KEY_BYTES_MAX + limits.METHOD_BYTES_MAX
 
 NO_TRACE = bytes(16)
@@ -206,6 +209,28 @@ def unpack(frame: bytes) -> Head:
         trace_id,
         span_id,
     )
+
+
+def pack_reply(
+    flags: int,
+    dialect: int,
+    status: int,
+    request_id: int,
+    instance_count: int,
+    body_frames: int,
+    trace_id: bytes,
+) -> bytes:
+    """The head frame of a reply, for hot paths; the same as `pack` of these fields."""
+    assert 0 <= body_frames <= limits.BODY_FRAMES_MAX, body_frames
+    return FIXED.pack(
+        MAGIC, VERSION, REPLY, flags, dialect, status, request_id, 0,
+        min(instance_count, limits.INSTANCE_COUNT_MAX), body_frames, 0, trace_id, NO_SPAN,
+    )  # fmt: skip
+
+
+def span_id_of(head: bytes) -> bytes:
+    """The span id of a head that is known to be well-formed."""
+    return head[FIXED_BYTES - len(NO_SPAN) : FIXED_BYTES]
 
 
 def restamp(head: bytes, request_id: int, budget_ms: int) -> bytes:

@@ -51,6 +51,8 @@ TRANSITIONS = {
 #: States in which tickets are valid.
 SERVING = (READY, DRAINING)
 
+_read_ticket = head.REQUEST_ID.unpack_from
+
 STORY_LENGTH = 256
 NS_PER_MS = 1_000_000
 
@@ -133,9 +135,15 @@ class WorkerSession:
         except RemoteProtocolError:
             self._receive_malformed(parts, now_ns)
             return
+        in_flight, arrivals, credit = self.in_flight, self.arrivals, self._settings.ready.credit
         for head_frame, frames in parcels:
             if head_frame[:4] == head.REQUEST_PREFIX and self.state in SERVING:
-                self._receive_request(head_frame, frames, now_ns)
+                ticket = _read_ticket(head_frame, head.REQUEST_ID_OFFSET)[0]
+                if ticket in in_flight or len(in_flight) >= credit:
+                    self._refuse_request(ticket, now_ns)
+                    continue
+                in_flight.add(ticket)
+                arrivals.append(Arrival(head_frame, frames, now_ns))
             else:
                 self._receive_control(head_frame, frames, now_ns)
 
@@ -209,16 +217,11 @@ class WorkerSession:
 
     # ------------------------------------------------------------ parcels
 
-    def _receive_request(self, head_frame: bytes, frames: Sequence[Buffer], now_ns: int) -> None:
-        ticket = head.REQUEST_ID.unpack_from(head_frame, head.REQUEST_ID_OFFSET)[0]
-        credit = self._settings.ready.credit
+    def _refuse_request(self, ticket: int, now_ns: int) -> None:
         if ticket in self.in_flight:
             self._refuse(f"ticket {ticket} is already in flight", now_ns)
-        elif len(self.in_flight) >= credit:
-            self._refuse(f"ticket {ticket} exceeds credit {credit}", now_ns)
         else:
-            self.in_flight.add(ticket)
-            self.arrivals.append(Arrival(head_frame, frames, now_ns))
+            self._refuse(f"ticket {ticket} exceeds credit {self._settings.ready.credit}", now_ns)
 
     def _receive_control(self, head_frame: bytes, frames: Sequence[Buffer], now_ns: int) -> None:
         if self.state == CLOSED or not self._is_offered:

@@ -1,47 +1,49 @@
-"""The bus thread: the socket around a worker session.
+"""The bus: a worker session on its connection to the broker, and the thread that sees to both.
 
-It receives while the main thread computes, beats, and connects again when the broker was lost.
-What it passes to the main thread, which asks with `take`, and in this order: the number of each new
-connection (int; whatever waits from older ones is void), the requests that came over it
-(`Arrival`), and at the very end None. The main thread answers with `reply`, from any thread.
-Other threads of the worker may `wake` it. `link_bus` does the same over a link.
+The main thread receives and sends by itself whenever it comes round, so a request and its reply are
+handed from thread to thread nowhere. The bus thread beats, watches signals and timers, and connects
+again when the broker was lost; at each beat it receives, too, for the main thread may compute.
+Whoever touches the session or the connection holds the lock.
+What the main thread is given, in this order: the number of each new connection (int; whatever waits
+from older ones is void), the requests that came over it (`Arrival`), and at the very end None.
+Other threads of the worker may `wake` it.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from contextlib import suppress
 from typing import Protocol
 
-import zmq
-
-from protocol import control, head, limits
+from protocol import control, limits
 from protocol import worker_session as ws
+from protocol.errors import RemoteProtocolError
+from protocol.link_socket import LinkLostError
 from protocol.native import Buffer
 from protocol.worker_session import Arrival, SessionSettings, WorkerSession
 from telemetry.log import get_logger
+from workers.connections import Connection, Opening
 from workers.progress_page import ProgressPage
 
 log = get_logger("WORKER")
 
-#: Messages that are received before the session's timers and the outbox get their turn.
-RECEIVE_PER_WAKEUP_MAX = 256
-
 #: How long a closing worker tries to get its last replies and its DISCONNECT out.
 GOODBYE_MS = 1_000
 
-#: Peers that stay mute in the ZMTP handshake (field survey: libzmq's 30 s is too patient).
-HANDSHAKE_MS = 5_000
+#: Between two tries to send what a connection did not take that cannot tell when it will.
+SEND_AGAIN_MS = 10
+
+#: Between two tries to connect where no broker is: it costs little, and a broker that comes back
+#: has its workers at once.
+CONNECT_AGAIN_MS = 20
 
 #: Longest sleep of a bus that must watch a plain `threading.Event`.
 STOP_WATCH_MS = 100
-
-FLAG_LARGE_LOW_BYTE = head.FLAG_BODY_LARGE & 0xFF
-FLAGS_LOW_OFFSET = head.FLAGS_OFFSET + 1
 
 
 class Wake:
@@ -50,7 +52,7 @@ class Wake:
 
 WAKE = Wake()
 
-#: What the main thread finds in its queue.
+#: What the main thread is given.
 Delivery = int | Arrival | Wake | None
 
 
@@ -65,16 +67,17 @@ class Signals(Protocol):
 
 
 class Bus:
-    """One worker's connection to the broker, on a thread of its own.
+    """What a worker has of the broker.
 
-    on_state: called on the bus thread with each new state of the session. stop: once it is set,
-    the session drains. With `signals` the bus wakes up for it, without it looks often enough.
-    page: where the supervisor looks whether this thread still comes round.
+    opening: what connects to it. on_state: called on the bus thread with each new state of the
+    session. stop: once it is set, the session drains. With `signals` the bus wakes up for it,
+    without it looks often enough. page: where the supervisor looks whether the bus thread still
+    comes round.
     """
 
     def __init__(
         self,
-        address: str,
+        opening: Opening,
         settings: SessionSettings,
         stop: threading.Event,
         on_state: Callable[[str], None],
@@ -89,21 +92,34 @@ class Bus:
         self.read_numbers: Callable[[], control.Numbers] = tuple
         #: The thread ended by a bug of its own; why is in the log.
         self.has_failed = False
-        self._address = address
+        self._opening = opening
         self._session = WorkerSession(settings)
         self._stop = stop
         self._on_state = on_state
         self._signals = signals
         self._page = page
-        #: What came, for the main thread alone.
-        self._deliveries: SimpleQueue[Delivery] = SimpleQueue()
-        self._taken: deque[Delivery] = deque()
-        self._replies: deque[tuple[int, Sequence[int], list[Buffer]]] = deque()
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._deliveries: deque[Delivery] = deque()
+        #: Held by who touches the session or the connection.
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        #: It is to be opened, once a broker is there.
+        self._is_connecting = False
+        #: It has ended, which the bus thread has still to see to.
+        self._is_lost = False
+        #: The main thread waits, or is about to.
+        self._is_main_here = False
+        self._main_wake = _Wake()
+        self._main_poll = select.poll()
+        self._main_poll.register(self._main_wake.descriptor, select.POLLIN)
+        #: The connection whose descriptor is in the main thread's poll.
+        self._polled: Connection | None = None
+        self._bus_wake = _Wake()
+        self._bus_poll = select.poll()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
-        self._poller = zmq.Poller()
         self._epoch = 0
+        #: The last state of the session that was noted, and those that are to be told.
         self._state = self._session.state
+        self._states: deque[str] = deque()
         self._is_abandoned = False
 
     # ------------------------------------------------------------ for the main thread
@@ -113,202 +129,263 @@ class Bus:
         self._thread.start()
 
     def take(self, is_idle: bool) -> deque[Delivery]:
-        """What has come; the caller pops it. is_idle: wait for something."""
-        taken, deliveries = self._taken, self._deliveries
-        if is_idle and not taken:
-            taken.append(deliveries.get())
-        while not deliveries.empty():
-            taken.append(deliveries.get())
-        return taken
+        """What has come, for the caller to pop. is_idle: wait for something."""
+        deliveries = self._deliveries
+        self._is_main_here = True
+        self._receive_now(False)
+        while is_idle and not deliveries:
+            self._receive_now(self._wait())
+        self._is_main_here = False
+        return deliveries
 
     def has_more(self) -> bool:
         """Something came while the main thread was busy."""
-        return bool(self._taken) or not self._deliveries.empty()
-
-    def wake(self) -> None:
-        """There is something for the main thread to see. From any thread."""
-        self._deliveries.put(WAKE)
+        if not self._deliveries:
+            self._receive_now(False)
+        return bool(self._deliveries)
 
     def reply(self, epoch: int, tickets: Sequence[int], message: list[Buffer]) -> None:
         """Answer tickets of a connection with one message of REPLY parcels."""
-        self._replies.append((epoch, tickets, message))
-        os.eventfd_write(self._wake_fd, 1)
+        with self._lock:
+            self._session.complete(epoch, tickets, message)
+            self._flush()
+            self._say_news()
+
+    def wake(self) -> None:
+        """There is something for the main thread to see. From any thread."""
+        self._deliver(WAKE)
 
     def close(self) -> None:
         """End the bus thread, if a drain has not ended it before, and wait for it."""
         self._is_abandoned = True
-        os.eventfd_write(self._wake_fd, 1)
+        self._bus_wake.write()
         self._thread.join()
-        os.close(self._wake_fd)
+        self._bus_wake.close()
+        self._main_wake.close()
 
-    # ------------------------------------------------------------ the thread
+    def _receive_now(self, is_there: bool) -> None:
+        with self._lock:
+            self._receive(is_there)
+            self._say_news()
+
+    def _wait(self) -> bool:
+        """Returns whether the connection woke us."""
+        if self._polled is not (None if self._is_lost else self._connection):
+            self._watch_connection()
+        is_there = False
+        for descriptor, _ in self._main_poll.poll():
+            if descriptor == self._main_wake.descriptor:
+                self._main_wake.read()
+            else:
+                is_there = True
+        return is_there
+
+    def _watch_connection(self) -> None:
+        self._main_poll = select.poll()
+        self._main_poll.register(self._main_wake.descriptor, select.POLLIN)
+        with self._lock:  # so that it is not closed meanwhile
+            self._polled = None if self._is_lost else self._connection
+            if self._polled is not None:
+                self._main_poll.register(self._polled.fileno(), select.POLLIN)
+
+    # ------------------------------------------------------------ on either thread
+
+    def _receive(self, is_there: bool = False) -> None:
+        """Hand over what has come. is_there: something has, most likely. REQUIRES: the lock."""
+        connection, session = self._connection, self._session
+        if connection is None or self._is_lost:
+            return
+        try:
+            messages = connection.receive(is_there)
+            if messages:
+                now_ns = time.monotonic_ns()
+                for parts in messages:
+                    session.receive(parts, now_ns)
+                if connection.may_have_more:
+                    self._main_wake.write()
+        except LinkLostError:
+            self._is_lost = True
+        except RemoteProtocolError as error:
+            self._is_lost = True
+            log.error("connection broken", error=str(error))
+        if session.arrivals:
+            self._deliveries.extend(session.arrivals)
+            session.arrivals.clear()
+        self._note_state()
+
+    def _note_state(self) -> None:
+        """REQUIRES: the lock."""
+        if self._session.state != self._state:
+            self._state = self._session.state
+            self._states.append(self._state)
+
+    def _flush(self) -> None:
+        """Send what is ready. REQUIRES: the lock."""
+        outbox, connection = self._session.outbox, self._connection
+        if connection is None or self._is_lost or not (outbox or connection.has_unsent):
+            return
+        try:
+            connection.send(outbox)
+        except LinkLostError:
+            self._is_lost = True
+
+    def _say_news(self) -> None:
+        """Let the bus thread see what the main thread has changed. REQUIRES: the lock."""
+        self._note_state()
+        if self._states or self._is_lost or self._has_unsent:
+            self._bus_wake.write()
+
+    @property
+    def _has_unsent(self) -> bool:
+        connection = self._connection
+        return connection is not None and (bool(self._session.outbox) or connection.has_unsent)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self._deliveries.append(delivery)
+        if self._is_main_here:
+            self._main_wake.write()
+
+    # ------------------------------------------------------------ the bus thread
 
     def _run(self) -> None:
-        is_shared = self._address.startswith("inproc:")
-        context = zmq.Context.instance() if is_shared else zmq.Context()
-        socket = None
         try:
-            socket = self._serve(context)
+            self._serve()
         except Exception:  # the shell's top: a bug here must end the worker, not hang it
             self.has_failed = True
             log.exception("bus thread failed", story=self._session.story())
         finally:
-            if socket is not None:
-                socket.close(linger=GOODBYE_MS)
-            if not is_shared:
-                context.destroy(linger=GOODBYE_MS)
-            self._deliveries.put(None)
+            with self._lock:
+                self._close_connection(GOODBYE_MS)
+            self._opening.close()
+            self._deliver(None)
 
-    def _serve(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    def _serve(self) -> None:
         session = self._session
         session.read_numbers = self.read_numbers
-        session.connect(time.monotonic_ns())
-        socket = self._reopen(context, None)
-        self._poller.register(self._wake_fd, zmq.POLLIN)
+        self._bus_poll.register(self._bus_wake.descriptor, select.POLLIN)
         if self._signals is not None:
-            self._poller.register(self._signals.fileno(), zmq.POLLIN)
+            self._bus_poll.register(self._signals.fileno(), select.POLLIN)
+        with self._lock:
+            session.connect(time.monotonic_ns())
         while not self._is_abandoned:
-            ready = self._poll(socket)
-            now_ns = time.monotonic_ns()
-            if self._page is not None:
-                self._page.beat(now_ns)
-            if socket in ready:
-                self._receive(socket, now_ns)
-            self._take_replies()
-            session.batch = self.batch
-            session.patient_until_ns = self.patient_until_ns
-            session.handle_timer(now_ns)
-            if self._stop.is_set():
-                session.drain(now_ns)
-            if session.epoch != self._epoch:
-                socket = self._reopen(context, socket)
-            self._deliver()
-            self._flush(socket)
-            if session.state != self._state:
-                self._state = session.state
-                self._on_state(self._state)
-            if session.state == ws.CLOSED:
-                self._flush_goodbye(socket)
-                break
-        return socket
+            with self._lock:
+                self._turn(time.monotonic_ns())
+                is_closed = session.state == ws.CLOSED
+            while self._states:
+                self._on_state(self._states.popleft())
+            if is_closed:
+                self._flush_goodbye()
+                return
+            self._sleep()
 
-    def _poll(self, socket: zmq.Socket[bytes]) -> set[object]:
-        self._poller.modify(socket, zmq.POLLIN | (zmq.POLLOUT if self._session.outbox else 0))
-        ready: set[object] = {item for item, _ in self._poller.poll(self._timeout_ms())}
-        if self._wake_fd in ready:
-            os.eventfd_read(self._wake_fd)
-        if self._signals is not None and self._signals.fileno() in ready:
-            self._signals.read()
-        return ready
+    def _turn(self, now_ns: int) -> None:
+        """Look at everything. REQUIRES: the lock."""
+        session = self._session
+        if self._page is not None:
+            self._page.beat(now_ns)
+        session.batch = self.batch
+        session.patient_until_ns = self.patient_until_ns
+        self._receive()
+        if self._is_lost:
+            session.lose_connection(now_ns)
+            self._close_connection(0)
+        session.handle_timer(now_ns)
+        if self._stop.is_set():
+            session.drain(now_ns)
+        self._note_state()
+        if session.epoch != self._epoch:
+            self._begin_connection()
+        if self._is_connecting:
+            self._connect()
+        self._flush()
+        self._receive()  # for who has used a ZeroMQ socket has taken its edge
+        if self._deliveries and self._is_main_here:
+            self._main_wake.write()
+
+    def _sleep(self) -> None:
+        connection = self._connection
+        descriptor = None
+        if connection is not None and connection.has_unsent and not self._is_lost:
+            descriptor = connection.fileno()  # only this thread closes it
+            self._bus_poll.register(descriptor, select.POLLOUT)
+        for ready, _ in self._bus_poll.poll(self._timeout_ms()):
+            if ready == self._bus_wake.descriptor:
+                self._bus_wake.read()
+            elif self._signals is not None and ready == self._signals.fileno():
+                self._signals.read()
+        if descriptor is not None:
+            self._bus_poll.unregister(descriptor)
 
     def _timeout_ms(self) -> int:
-        timer_ns = self._session.next_timer_ns()
-        assert timer_ns is not None, self._session.story()
+        with self._lock:
+            timer_ns = self._session.next_timer_ns()
+            has_unsent = self._connection is not None and bool(self._session.outbox)
+        if timer_ns is None:
+            return 0  # it was closed meanwhile
         wait_ms = max(0, -(-(timer_ns - time.monotonic_ns()) // ws.NS_PER_MS))
         if self._page is not None:
             wait_ms = min(wait_ms, limits.HEARTBEAT_INTERVAL_MS)
+        if has_unsent:
+            wait_ms = min(wait_ms, SEND_AGAIN_MS)
+        if self._is_connecting:
+            wait_ms = min(wait_ms, CONNECT_AGAIN_MS)
         return wait_ms if self._signals is not None else min(wait_ms, STOP_WATCH_MS)
 
-    def _reopen(
-        self, context: zmq.Context[zmq.Socket[bytes]], old: zmq.Socket[bytes] | None
-    ) -> zmq.Socket[bytes]:
-        """A new socket for a new connection: a new routing id, and no message of the old one."""
-        if old is not None:
+    def _begin_connection(self) -> None:
+        """Each offer has a connection of its own, so that no message of an older one comes.
+
+        REQUIRES: the lock.
+        """
+        if self._epoch:
             # One that says that it goes is followed by another one, or by our own end.
             is_orderly = self._session.lost_reason == control.GOODBYE
             say = log.info if is_orderly else log.warning
-            say("broker lost", address=self._address, story=self._session.story())
-            self._poller.unregister(old)
-            old.close(linger=0)
+            say("broker lost", address=self._opening.address, story=self._session.story())
+        self._close_connection(0)
         self._epoch = self._session.epoch
-        self._deliveries.put(self._epoch)
-        socket = context.socket(zmq.DEALER)
-        socket.set(zmq.LINGER, 0)
-        # Not IMMEDIATE: libzmq then drops what was received and not yet read when a broker closes,
-        # which would be its goodbye. READY is the first message, for every offer has a new socket.
-        socket.set(zmq.SNDHWM, 2 * limits.CREDIT_MAX)
-        socket.set(zmq.RCVHWM, 2 * limits.CREDIT_MAX)
-        socket.set(zmq.MAXMSGSIZE, limits.BODY_BYTES_MAX)
-        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        socket.set(zmq.HEARTBEAT_IVL, limits.HEARTBEAT_INTERVAL_MS)
-        silence_ms = limits.HEARTBEAT_INTERVAL_MS * limits.HEARTBEAT_LIVENESS
-        socket.set(zmq.HEARTBEAT_TIMEOUT, silence_ms)
-        socket.set(zmq.HEARTBEAT_TTL, silence_ms)
-        socket.set(zmq.TCP_KEEPALIVE, 1)
-        socket.connect(self._address)
-        self._poller.register(socket, zmq.POLLIN)
-        return socket
+        self._is_connecting = True
+        self._deliver(self._epoch)
 
-    # ------------------------------------------------------------ in
-
-    def _receive(self, socket: zmq.Socket[bytes], now_ns: int) -> None:
-        receive, epoch = self._session.receive, self._session.epoch
-        for _ in range(RECEIVE_PER_WAKEUP_MAX):
-            try:
-                parts = _receive_message(socket)
-            except zmq.Again:
-                return
-            receive(parts, now_ns)
-            assert self._session.epoch == epoch  # only a timer opens a connection
-
-    def _take_replies(self) -> None:
-        replies, complete = self._replies, self._session.complete
-        while replies:
-            complete(*replies.popleft())
-
-    def _deliver(self) -> None:
-        arrivals = self._session.arrivals
-        if arrivals:
-            put = self._deliveries.put
-            for arrival in arrivals:
-                put(arrival)
-            arrivals.clear()
-
-    # ------------------------------------------------------------ out
-
-    def _flush(self, socket: zmq.Socket[bytes]) -> None:
-        outbox = self._session.outbox
-        sent = 0
+    def _connect(self) -> None:
+        """REQUIRES: the lock."""
         try:
-            for message in outbox:
-                # Large frames are lent to libzmq instead of copied; small ones are cheaper copied.
-                is_small = sum(map(len, message)) < limits.TENSOR_INLINE_BYTES_MAX
-                socket.send_multipart(message, zmq.DONTWAIT, copy=is_small)
-                sent += 1
-        except zmq.Again:
-            pass  # the poll waits for room
-        del outbox[:sent]
+            self._connection = self._opening.connect()
+        except OSError:
+            return  # no broker is there; it is tried again
+        self._is_connecting = False
+        self._main_wake.write()  # it has another descriptor to wait for
 
-    def _flush_goodbye(self, socket: zmq.Socket[bytes]) -> None:
+    def _close_connection(self, linger_ms: int) -> None:
+        """REQUIRES: the lock."""
+        connection, self._connection = self._connection, None
+        self._is_lost = False
+        if connection is not None:
+            connection.close(linger_ms)
+
+    def _flush_goodbye(self) -> None:
         end_ns = time.monotonic_ns() + GOODBYE_MS * ws.NS_PER_MS
-        while self._session.outbox and (left_ns := end_ns - time.monotonic_ns()) > 0:
-            socket.poll(max(1, left_ns // ws.NS_PER_MS), zmq.POLLOUT)
-            self._flush(socket)
+        while self._has_unsent and not self._is_lost and time.monotonic_ns() < end_ns:
+            with self._lock:
+                self._flush()
+            if self._has_unsent:
+                time.sleep(SEND_AGAIN_MS / 1000)
 
 
-def _receive_message(socket: zmq.Socket[bytes]) -> list[Buffer]:
-    """One message; the body frames of parcels with FLAG_BODY_LARGE are views, the rest is bytes.
+class _Wake:
+    """A descriptor by which a thread that polls is woken."""
 
-    Raises: zmq.Again if there is none.
-    """
-    parts: list[Buffer] = [socket.recv(zmq.DONTWAIT)]
-    bodies_left, is_large = _body_of(parts[0])
-    while socket.get(zmq.RCVMORE):
-        if bodies_left:
-            bodies_left -= 1
-            parts.append(_receive_frame(socket) if is_large else socket.recv())
-        else:
-            parts.append(socket.recv())
-            bodies_left, is_large = _body_of(parts[-1])
-    return parts
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
+    def write(self) -> None:
+        """Wake the thread, or the next time that it polls. From any thread."""
+        os.eventfd_write(self.descriptor, 1)
 
-def _body_of(frame: Buffer) -> tuple[int, bool]:
-    if len(frame) < head.FIXED_BYTES:
-        return 0, False
-    return frame[head.BODY_FRAMES_OFFSET], bool(frame[FLAGS_LOW_OFFSET] & FLAG_LARGE_LOW_BYTE)
+    def read(self) -> None:
+        """The thread is awake."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
 
-
-def _receive_frame(socket: zmq.Socket[bytes]) -> Buffer:
-    frame = socket.recv(copy=False)
-    return frame.buffer if len(frame) >= limits.TENSOR_INLINE_BYTES_MAX else frame.bytes
+    def close(self) -> None:
+        """Nobody polls any more."""
+        os.close(self.descriptor)

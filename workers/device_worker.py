@@ -5,9 +5,10 @@
 An extra worker has no device: it runs the Python stages of methods and sends their model stages
 over the bus to the device workers (`workers.model_calls`).
 
-The main thread and the device thread compute (`workers.pipeline`); the bus thread (`workers.bus`)
-receives, beats and sends. `run_worker` also works on a thread of another process: what concerns
-the process as a whole (signals, its parent, standard streams) is in `__main__`.
+The main thread and the device thread compute (`workers.pipeline`); the main thread receives and
+sends as well, and the bus thread beats (`workers.bus`). `run_worker` also works on a thread of
+another process: what concerns the process as a whole (signals, its parent, standard streams) is in
+`__main__`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from protocol.worker_session import SessionSettings
 from telemetry.log import get_logger
 from telemetry.tracing import open_tracer
 from workers.boot import BootError, ProcessSignals, Servable, boot
-from workers.bus import Bus, Delivery, Wake
+from workers.bus import GOODBYE_MS, Bus, Delivery, Wake
+from workers.connections import DealerOpening, LinkOpening, Opening
 from workers.distributed.group_backend import GroupBackend
 from workers.launch import Launch, LaunchError, read_launch
-from workers.link_bus import LinkBus
 from workers.pipeline import Pipeline
 from workers.progress_page import STARTED_MAX, ProgressPage
 from workers.request_tracer import RequestTracer
@@ -119,11 +120,7 @@ class _Service:
         self._offer = _offer(launch, servable)
         methods = {method.name: method for method in self._offer.methods}
         settings = SessionSettings(self._offer)
-        self._bus: Bus | LinkBus
-        if launch.link_path is None:
-            self._bus = Bus(launch.workers_address, settings, stop, self._on_state, signals, page)
-        else:
-            self._bus = LinkBus(launch.link_path, settings, stop, self._on_state, signals, page)
+        self._bus = Bus(_opening(launch), settings, stop, self._on_state, signals, page)
         for key, model in servable.models.items():
             model.on_patience = partial(self._on_patience, key)
             model.on_wait = self._on_wait
@@ -135,7 +132,8 @@ class _Service:
             device_width=servable.declaration.device_width,
         )
         self._bus.read_numbers = self._pipeline.numbers
-        self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects)
+        packable = [name for name, plan in servable.executor.plans.items() if plan.is_packable]
+        self._desk = RequestDesk(launch.service, methods, self._pipeline.add, dialects, packable)
         self._tracer = _open_tracer(launch, servable)
         if self._tracer is not None:
             self._desk.is_tracing = True
@@ -205,7 +203,7 @@ class _Service:
         return True
 
     def _compute(self) -> None:
-        self._pipeline.run_next(is_busy=self._bus.has_more())
+        self._pipeline.run_next(self._bus.has_more)
         self._log_faults()
         self._desk.take_back(*self._pipeline.take_back())
         self._desk.write_replies()
@@ -311,6 +309,12 @@ def _signature(launch: Launch, servable: Servable, name: str) -> MethodSignature
     declaration = servable.declaration
     tensors = method_tensors(declaration.methods[name], servable.models)
     return declaration.signature(name)._replace(tensors=tensors, version=launch.version)
+
+
+def _opening(launch: Launch) -> Opening:
+    if launch.link_path is not None:
+        return LinkOpening(launch.link_path)
+    return DealerOpening(launch.workers_address, GOODBYE_MS)
 
 
 def _open_tracer(launch: Launch, servable: Servable) -> RequestTracer | None:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 
 from protocol import status
 from protocol.control import Numbers
-from protocol.values import Failure, Result
+from protocol.values import Failure
 from telemetry.log import get_logger
 from workers.device_thread import DeviceThread
 from workers.stages.executor import Executor
 from workers.stages.request_desk import BUG_TEXT
-from workers.stages.rows import PendingRequest, Work
+from workers.stages.rows import Outcome, PendingRequest, Work
 from workers.stages.scheduler import Scheduler
 
 log = get_logger("WORKER")
@@ -56,6 +56,8 @@ class Pipeline:
         self._device_width = device_width
         self._scheduler = Scheduler(executor.plans, device_width)
         self._lock = threading.Lock()
+        #: Requests that the scheduler has not yet, the main thread's.
+        self._added: list[PendingRequest] = []
         self._device = DeviceThread(self._run_next_on_device, wake_main, device_width)
         #: Device threads that run works, or are about to look for some. Changes under the lock.
         self._awake = 0
@@ -73,11 +75,16 @@ class Pipeline:
 
     def add(self, request: PendingRequest) -> None:
         """Take a request in; nothing is computed before `run_next`."""
+        if request.packed is not None:
+            self._added.append(request)  # cheap to come by: the others are here in a moment
+            return
         with self._lock:
+            self._take_in()
             self._scheduler.add(request)
 
     def clear(self) -> None:
         """Forget every request: nobody waits for it any more."""
+        self._added.clear()
         with self._lock:
             self._scheduler.clear()
 
@@ -110,17 +117,23 @@ class Pipeline:
         """
         if self._device.has_failed:
             raise PipelineError("the device thread has ended")
+        if self._added:
+            return False
         scheduler = self._scheduler
         with self._lock:
             if scheduler.has_python_rows or scheduler.finished or scheduler.expired:
                 return False
             return not (scheduler.has_device_rows and self._has_sleeping_device)
 
-    def run_next(self, is_busy: bool) -> None:
+    def run_next(self, has_more: Callable[[], bool]) -> None:
         """Run one work on this thread, if there is one for it, and have the device do the others.
 
-        is_busy: more requests have arrived already.
+        has_more: whether more requests have arrived already; asked without the lock, if it matters.
         """
+        with self._lock:
+            self._take_in()
+            does_matter = self._is_next_run_short(False) and not self._is_next_run_short(True)
+        is_busy = does_matter and has_more()
         with self._lock:
             work = self._choose(is_busy)
         if work is not None:
@@ -132,6 +145,13 @@ class Pipeline:
     def _has_sleeping_device(self) -> bool:
         """REQUIRES: the lock."""
         return self._awake < self._device_width
+
+    def _take_in(self) -> None:
+        """Hand the scheduler what was added. On the main thread. REQUIRES: the lock."""
+        add = self._scheduler.add
+        for request in self._added:
+            add(request)
+        self._added.clear()
 
     def _choose(self, is_busy: bool) -> Work | None:
         """REQUIRES: the lock."""
@@ -189,7 +209,7 @@ class Pipeline:
                     outcomes = self._executor.run(work)
         except Exception:  # the shell's top: a bug costs what is in hand, not the worker
             log.exception("bug in the worker", work=work.number, rows=len(work.rows))
-            failure: Result = Failure(status.MS_SYSTEM_ERROR, BUG_TEXT)
+            failure: Outcome = Failure(status.MS_SYSTEM_ERROR, BUG_TEXT)
             outcomes = [failure] * len(work.rows)
         scheduler = self._scheduler
         with self._lock:

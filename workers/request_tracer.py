@@ -26,7 +26,7 @@ class RequestTracer:
         attributes = {
             **self._about,
             "mindbus.method": request.method.name,
-            "mindbus.instances": len(request.instances),
+            "mindbus.instances": len(request.results),
             "mindbus.is_redelivered": request.is_redelivered,
         }
         error = None if is_answered else "deadline_exceeded"

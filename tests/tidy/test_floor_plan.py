@@ -84,7 +84,7 @@ SHELLS = {
     "workers/backends/scripted_device.py",
     "workers/boot.py",
     "workers/bus.py",
-    "workers/link_bus.py",
+    "workers/connections.py",
     "workers/device_thread.py",
     "workers/device_worker.py",
     "workers/distributed/__main__.py",

@@ -90,7 +90,7 @@ class Place:
         """What the main thread does over and over."""
         while self.pipeline.is_idle():
             self.wakes.get(timeout=DEADLINE_S)
-        self.pipeline.run_next(is_busy)
+        self.pipeline.run_next(lambda: is_busy)
         finished, expired = self.pipeline.take_back()
         for request in finished:
             self.results[request.ticket] = [

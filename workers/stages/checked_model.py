@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from protocol.layouts import Packed
+from protocol.packed import PackedBatch
 from protocol.status import MS_INVALID_INPUTS
 from protocol.values import Failure, Instance, Result
 from workers.backends.base import BackendError, TensorSpec
@@ -113,6 +115,18 @@ class CheckedModel(ABC):
         A bad instance fails alone. deadline_ns: when nobody waits for the results any more.
         is_mixed: the instances belong to several requests, and none may suffer from another one.
         """
+
+    def is_packable(self, subgraph: int) -> bool:  # noqa: ARG002
+        """Instances that are bytes, not decoded, may be given to `run_packed`."""
+        return False
+
+    def run_packed(self, subgraph: int, instances: Sequence[Packed]) -> PackedBatch | list[Result]:
+        """Run a subgraph on at most `batch_size` instances that are bytes.
+
+        Returns: their outputs together; or, if they failed together, the result of each.
+        REQUIRES: is_packable(subgraph).
+        """
+        return self.run(subgraph, [packed.unpack() for packed in instances], 0)
 
     def describe(self) -> ModelDescription:
         """The model in words."""

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol import serving_texts
+from protocol.layouts import Packed
+from protocol.packed import PackedBatch
 from protocol.status import MS_SYSTEM_ERROR
 from protocol.values import Failure, Instance, Result
 from workers.servable.declarations import (
@@ -28,7 +30,7 @@ from workers.servable.model_call import calling_models
 from workers.stages.builtin_functions import BUILTINS
 from workers.stages.checked_model import CheckedModel
 from workers.stages.function_stage import Arguments, FunctionCaller
-from workers.stages.rows import Plan, Row, Step, Subgraph, Work
+from workers.stages.rows import Outcome, PackedResult, Plan, Row, Step, Subgraph, Work
 from workers.stages.stage_values import ContractError, from_python, make_writable, to_python
 from workers.stages.user_code import Fault, Raised, error_text, run_user_code
 
@@ -79,9 +81,13 @@ class Executor:
         steps = self.plans[method_name].steps
         return max([1, *(step.rows_max for step in steps if not step.is_per_row)])
 
-    def run(self, work: Work) -> list[Result]:
+    def run(self, work: Work) -> Sequence[Outcome]:
         """Run a work; for each of its rows the outputs of the step, or its failure."""
-        deadline_ns = max(row.request.deadline_ns for row in work.rows)
+        if work.model is not None:
+            packed = [row.request.packed for row in work.rows]
+            if None not in packed:
+                return self._run_packed(work.model, packed)  # type: ignore[arg-type]
+        deadline_ns = max([row.request.deadline_ns for row in work.rows])
         if work.model is not None:
             instances = [row.read(row.step.stage.inputs) for row in work.rows]
             is_mixed = any(row.request is not work.rows[0].request for row in work.rows)
@@ -138,6 +144,17 @@ class Executor:
         self._report(Fault(model.model_key, results.error))
         return [_model_failure(results.error)] * len(instances)
 
+    def _run_packed(self, model: Subgraph, instances: list[Packed]) -> Sequence[Outcome]:
+        runner = self._runners[model.model_key]
+        outcome = run_user_code(lambda: runner.run_packed(model.number, instances))
+        if isinstance(outcome, PackedBatch):
+            return [PackedResult(outcome, row) for row in range(len(instances))]
+        if isinstance(outcome, Raised):
+            self._report(Fault(model.model_key, outcome.error))
+            return [_model_failure(outcome.error)] * len(instances)
+        self._report_faults(model, runner)
+        return outcome
+
     def _run_runner(
         self,
         model: Subgraph,
@@ -147,10 +164,13 @@ class Executor:
     ) -> list[Result]:
         runner = self._runners[model.model_key]
         results = runner.run(model.number, instances, deadline_ns, is_mixed)
+        self._report_faults(model, runner)
+        return results
+
+    def _report_faults(self, model: Subgraph, runner: CheckedModel) -> None:
         for error in runner.faults:
             self._report(Fault(model.model_key, error))
         runner.faults.clear()
-        return results
 
     def _report(self, fault: Fault) -> None:
         if len(self.faults) < FAULTS_MAX:
@@ -162,7 +182,19 @@ class Executor:
         steps = tuple(
             self._step(method, index, stage) for index, stage in enumerate(method.stages, start=1)
         )
-        return Plan(method.name, steps, method.returns)
+        return Plan(method.name, steps, method.returns, self._is_packable(method))
+
+    def _is_packable(self, method: MethodDeclaration) -> bool:
+        if len(method.stages) != 1 or not isinstance(method.stages[0], ModelStage):
+            return False
+        stage = method.stages[0]
+        inputs = [(0, index) for index in range(len(method.inputs))]
+        outputs = [(1, index) for index in range(stage.outputs_count)]
+        if [(each.stage, each.index) for each in stage.inputs] != inputs:
+            return False
+        if [(each.stage, each.index) for each in method.returns] != outputs:
+            return False
+        return self._runners[stage.model_key].is_packable(stage.subgraph)
 
     def _step(self, method: MethodDeclaration, index: int, stage: Stage) -> Step:
         if isinstance(stage, ModelStage):

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.layouts import Packed
+from protocol.packed import PackedBatch
 from protocol.status import MS_FAILED
 from protocol.values import Failure, Instance, Result
 from workers.backends.base import BackendError, GroupError, LoadedModel
@@ -67,6 +69,37 @@ class ModelRunner(CheckedModel):
                 results[index] = result
         return [result for result in results if result is not None]
 
+    def is_packable(self, subgraph: int) -> bool:
+        """Every input of an instance has one size, and no byte of it needs a look."""
+        return all(
+            slot.is_batched and not slot.is_dynamic and slot.bytes > 0 and slot.dtype.kind != "b"
+            for slot in self._slots[subgraph]
+        )
+
+    def run_packed(self, subgraph: int, instances: Sequence[Packed]) -> PackedBatch | list[Result]:
+        """Run a subgraph on instances that are bytes; see `CheckedModel`.
+
+        A layout has only requests whose inputs have the bytes and dtypes of the model.
+        """
+        count = len(instances)
+        size = self.batch_sizes[bisect.bisect_left(self.batch_sizes, count)]
+        inputs = [packed.inputs for packed in instances]
+        if size > count:
+            inputs += [inputs[0]] * (size - count)
+        try:
+            arrays: list[Array] = [
+                np.ndarray(
+                    (size, *slot.shape),
+                    slot.dtype,
+                    bytearray().join([each[number] for each in inputs]),
+                )
+                for number, slot in enumerate(self._slots[subgraph])
+            ]
+            outputs = self._predict(subgraph, arrays, size)
+        except BackendError as error:
+            return self._fail_batch(subgraph, [packed.unpack() for packed in instances], error)
+        return PackedBatch(outputs if size == count else [output[:count] for output in outputs])
+
     def warm_up(self) -> None:
         """Run every subgraph once on zeros with each allowed batch size, so that all is compiled.
 
@@ -111,17 +144,23 @@ class ModelRunner(CheckedModel):
                 for number, slot in enumerate(self._slots[subgraph])
             ]
             outputs = self._predict(subgraph, arrays, size)
-        except GroupError as error:
-            self._note_fault(error)
-            return [Failure(MS_FAILED, str(error))] * len(instances)
         except BackendError as error:
-            if len(instances) > 1:
-                return [self._run_batch(subgraph, [instance])[0] for instance in instances]
-            self._note_fault(error)
-            return [Failure(MS_FAILED, "Predict Failed")]
+            return self._fail_batch(subgraph, instances, error)
         if not self.declaration.with_batch_dim:
             return [tuple(outputs)]
         return [tuple(output[row, ...] for output in outputs) for row in range(len(instances))]
+
+    def _fail_batch(
+        self, subgraph: int, instances: list[Instance], error: BackendError
+    ) -> list[Result]:
+        """What becomes of the instances of a batch that failed: each is run alone."""
+        if isinstance(error, GroupError):
+            self._note_fault(error)
+            return [Failure(MS_FAILED, str(error))] * len(instances)
+        if len(instances) > 1:
+            return [self._run_batch(subgraph, [instance])[0] for instance in instances]
+        self._note_fault(error)
+        return [Failure(MS_FAILED, "Predict Failed")]
 
     def _note_fault(self, error: BackendError) -> None:
         if len(self.faults) < FAULTS_MAX:
@@ -129,7 +168,7 @@ class ModelRunner(CheckedModel):
 
     def _predict(self, subgraph: int, arrays: list[Array], size: int) -> Sequence[Array]:
         """Run the backend and check what it gave. Raises BackendError."""
-        shapes = (subgraph, tuple(array.shape for array in arrays))
+        shapes = (subgraph, tuple([array.shape for array in arrays]))
         is_new = shapes not in self._compiled
         if is_new:
             self.on_patience(COMPILE_NS)

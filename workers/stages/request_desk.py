@@ -12,21 +12,28 @@ No I/O, no clock, no logging.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from protocol import head, limits, serving_texts, status
 from protocol.dialects import Dialect
 from protocol.errors import RemoteProtocolError, RequestError
+from protocol.layouts import JSON_STYLES, LayoutMemo
 from protocol.native import Buffer
-from protocol.values import EchoedInstances, MethodSignature, RequestSpec
+from protocol.values import EchoedInstances, Instance, MethodSignature, RequestSpec, Result
 from protocol.worker_session import Arrival
-from workers.stages.rows import PendingRequest, Trace
+from workers.stages.rows import PackedResult, PendingRequest, Trace
 
 NS_PER_MS = 1_000_000
 
 #: What a client learns of a bug in the worker; everything else is in the worker's log.
 BUG_TEXT = "internal error of the worker, details are in its log"
+
+
+#: Services, methods and dialects that are asked for together and are remembered.
+ROUTES_MAX = 256
+
+_READ_HEAD = head.REQUEST_READ.unpack_from
 
 
 class Addressee(NamedTuple):
@@ -38,12 +45,21 @@ class Addressee(NamedTuple):
     spec: RequestSpec | None
 
 
+class Route(NamedTuple):
+    """What is asked for, in which dialect, and the requests for it that look alike."""
+
+    spec: RequestSpec
+    method: MethodSignature
+    memo: LayoutMemo
+
+
 class RequestDesk:
     """Everything that happens to a request on the main thread, except computing it.
 
     service: `servable/version`, for texts. methods: signatures by name.
     add: takes what is to be computed.
     dialects: modules by the number in the head; number 0 must be there.
+    packable: methods that compute instances which are not decoded.
     """
 
     def __init__(
@@ -52,6 +68,7 @@ class RequestDesk:
         methods: Mapping[str, MethodSignature],
         add: Callable[[PendingRequest], None],
         dialects: Mapping[int, Dialect],
+        packable: Collection[str] = (),
     ) -> None:
         #: Tickets that are answered, and their REPLY parcels; the shell sends and clears both.
         self.tickets: list[int] = []
@@ -64,11 +81,14 @@ class RequestDesk:
         self._methods = methods
         self._dialects = dialects
         self._add = add
+        self._packable = packable
+        #: By the dialect, and by what follows the fixed part of a head and how it is split.
+        self._routes: dict[tuple[int, int, bytes], Route] = {}
         #: Requests with all results, and without budget, still to be answered.
         self._finished: deque[PendingRequest] = deque()
         self._expired: deque[PendingRequest] = deque()
         #: Whom a bug would cost the reply right now.
-        self._in_hand: Addressee | None = None
+        self._in_hand: Addressee | PendingRequest | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -86,6 +106,42 @@ class RequestDesk:
 
     def receive(self, arrival: Arrival) -> None:
         """Take a request in; what is wrong with it is answered at once."""
+        if not self._receive_alike(arrival):
+            self._receive_other(arrival)
+
+    def _receive_alike(self, arrival: Arrival) -> bool:
+        """Take a request in that looks like one before. Returns False if it does not."""
+        frame = arrival.head
+        if frame[:4] != head.REQUEST_PREFIX or len(frame) < head.FIXED_BYTES:
+            return False
+        flags, dialect, ticket, budget_ms, service_size, trace_id = _READ_HEAD(frame)
+        route = self._routes.get((dialect, service_size, frame[head.FIXED_BYTES :]))
+        if route is None:
+            return False
+        self._in_hand = Addressee(ticket, dialect, trace_id, route.spec)
+        packed = route.memo.cut(arrival.frames)
+        if packed is None:
+            return False
+        received_ns = arrival.received_ns
+        request = PendingRequest(
+            ticket,
+            dialect,
+            route.spec,
+            route.method,
+            [],
+            received_ns + (budget_ms or limits.BUDGET_MS_DEFAULT) * NS_PER_MS,
+            bool(flags & head.FLAG_REDELIVERED),
+            trace_id,
+            received_ns,
+            packed,
+        )
+        if self.is_tracing and flags & head.FLAG_SAMPLED:
+            request.trace = Trace(trace_id, head.span_id_of(frame), [])
+        self._add(request)
+        self._in_hand = None
+        return True
+
+    def _receive_other(self, arrival: Arrival) -> None:
         ticket = head.REQUEST_ID.unpack_from(arrival.head, head.REQUEST_ID_OFFSET)[0]
         self._in_hand = to = Addressee(ticket, head.DIALECT_NATIVE, head.NO_TRACE, None)
         try:
@@ -116,6 +172,8 @@ class RequestDesk:
             raise RequestError("unknown_method", serving_texts.method_not_available(spec))
         budget_ms = fields.budget_ms or limits.BUDGET_MS_DEFAULT
         instances = dialect.decode_request(arrival.frames, method)
+        if spec.method in self._packable:
+            self._remember(spec, method, fields, arrival, instances)
         if isinstance(instances, EchoedInstances):
             spec = spec._replace(echo=instances.echo)
         request = PendingRequest(
@@ -132,6 +190,27 @@ class RequestDesk:
         if self.is_tracing and fields.flags & head.FLAG_SAMPLED:
             request.trace = Trace(fields.trace_id, fields.span_id, [])
         return request
+
+    def _remember(
+        self,
+        spec: RequestSpec,
+        method: MethodSignature,
+        fields: head.Head,
+        arrival: Arrival,
+        instances: list[Instance],
+    ) -> None:
+        """Let the next request like this one go without a decode."""
+        number = fields.dialect
+        key = (number, len(fields.service), fields.service + fields.method)
+        route = self._routes.get(key)
+        if route is None:
+            memo = LayoutMemo(self._dialects[number], JSON_STYLES.get(number), spec, method)
+            if not memo.is_usable:
+                return
+            if len(self._routes) >= ROUTES_MAX:
+                self._routes.clear()
+            route = self._routes[key] = Route(spec, method, memo)
+        route.memo.learn(arrival.frames, instances)
 
     # ------------------------------------------------------------ out
 
@@ -156,18 +235,46 @@ class RequestDesk:
             if request.trace is not None:
                 self.traced.append((request, False))
         while self._finished:
-            request = self._finished.popleft()
-            self._in_hand = to = _addressee(request)
-            self._encode(to, request)
+            self._in_hand = request = self._finished.popleft()
+            if not self._fill(request):
+                self._encode(_addressee(request), request)
             if request.trace is not None:
                 self.traced.append((request, True))
         self._in_hand = None
 
+    def _fill(self, request: PendingRequest) -> bool:
+        """Write the reply of a request as one before. Returns False if it has to be encoded."""
+        packed, result = request.packed, request.results[0]
+        if packed is None or not isinstance(result, PackedResult):
+            return False
+        body = packed.fill(result.batch, result.row)
+        if body is None:
+            return False
+        size = sum(map(len, body))
+        if size > limits.BODY_BYTES_MAX:
+            return False
+        flags = head.FLAG_BODY_LARGE if size >= limits.TENSOR_INLINE_BYTES_MAX else 0
+        self.tickets.append(request.ticket)
+        self.replies.append(
+            head.pack_reply(
+                flags, request.dialect, status.OK, request.ticket, 1, len(body), request.trace_id
+            )
+        )
+        self.replies += body
+        return True
+
     def _encode(self, to: Addressee, request: PendingRequest) -> None:
-        results = [result for result in request.results if result is not None]
-        assert len(results) == len(request.instances), request.spec
+        spec = request.spec
+        if request.packed is not None:
+            spec = spec._replace(echo=request.packed.echo())
+        results: list[Result] = [
+            result.batch.instance(result.row) if isinstance(result, PackedResult) else result
+            for result in request.results
+            if result is not None
+        ]
+        assert len(results) == len(request.results), request.spec
         try:
-            body = self._dialects[to.dialect].encode_reply(request.spec, request.method, results)
+            body = self._dialects[to.dialect].encode_reply(spec, request.method, results)
         except TypeError as error:
             self._fail(to, "failed", serving_texts.reply_failed(str(error)))
             return
@@ -188,6 +295,8 @@ class RequestDesk:
     def fail_in_hand(self) -> bool:
         """Answer what was in hand when a bug showed. Returns False if nothing was."""
         in_hand, self._in_hand = self._in_hand, None
+        if isinstance(in_hand, PendingRequest):
+            in_hand = _addressee(in_hand)
         if in_hand is not None:
             # In the native dialect: the request's own may be what is broken.
             self._fail(in_hand._replace(dialect=head.DIALECT_NATIVE), "system_error", BUG_TEXT)
@@ -200,18 +309,13 @@ class RequestDesk:
     def _append(
         self, to: Addressee, code: int, instance_count: int, body: list[Buffer], size: int
     ) -> None:
-        reply = head.Head(
-            head.REPLY,
-            flags=head.FLAG_BODY_LARGE if size >= limits.TENSOR_INLINE_BYTES_MAX else 0,
-            dialect=to.dialect,
-            status=code,
-            request_id=to.ticket,
-            instance_count=instance_count,
-            body_frames=len(body),
-            trace_id=to.trace_id,
-        )
+        flags = head.FLAG_BODY_LARGE if size >= limits.TENSOR_INLINE_BYTES_MAX else 0
         self.tickets.append(to.ticket)
-        self.replies.append(head.pack(reply))
+        self.replies.append(
+            head.pack_reply(
+                flags, to.dialect, code, to.ticket, instance_count, len(body), to.trace_id
+            )
+        )
         self.replies.extend(body)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from protocol.layouts import Packed
+from protocol.packed import PackedBatch
 from protocol.values import Instance, MethodSignature, RequestSpec, Result, Value
 from workers.servable.declarations import Placeholder, Stage
 
@@ -32,11 +34,16 @@ class Step(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A method: its steps in order, and which values are its results."""
+    """A method: its steps in order, and which values are its results.
+
+    is_packable: its one step is a model that computes the method's inputs as they come, and whose
+    outputs are the results.
+    """
 
     method: str
     steps: tuple[Step, ...]
     returns: tuple[Placeholder, ...]
+    is_packable: bool = False
 
 
 class TracedWork(NamedTuple):
@@ -57,12 +64,26 @@ class Trace(NamedTuple):
     works: list[TracedWork]
 
 
+class PackedResult(NamedTuple):
+    """The result of an instance that was computed together with others: a row of theirs."""
+
+    batch: PackedBatch
+    row: int
+
+
+#: What a work gives for a row: the outputs of the step, or its failure.
+Outcome = Result | PackedResult
+
+
 class PendingRequest:
-    """One request with its instances, until each of them has a result."""
+    """One request with its instances, until each of them has a result.
+
+    packed: its one instance, where it was not decoded; then there are no `instances`.
+    """
 
     __slots__ = (
         "deadline_ns", "dialect", "instances", "is_over", "is_redelivered", "is_started", "method",
-        "received_ns", "results", "spec", "ticket", "trace", "trace_id", "unfinished",
+        "packed", "received_ns", "results", "spec", "ticket", "trace", "trace_id", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -76,13 +97,15 @@ class PendingRequest:
         is_redelivered: bool,
         trace_id: bytes,
         received_ns: int = 0,
+        packed: Packed | None = None,
     ) -> None:
-        assert instances, spec
+        assert instances or packed is not None, spec
         self.ticket = ticket
         self.dialect = dialect
         self.spec = spec
         self.method = method
         self.instances = instances
+        self.packed = packed
         self.deadline_ns = deadline_ns
         self.received_ns = received_ns
         self.is_redelivered = is_redelivered
@@ -92,21 +115,17 @@ class PendingRequest:
         #: What is remembered of it for its spans; None if nobody records its trace.
         self.trace: Trace | None = None
         #: One per instance; None where it is still under way.
-        self.results: list[Result | None] = [None] * len(instances)
+        self.results: list[Outcome | None] = [None] * (len(instances) or 1)
         #: Instances without a result.
-        self.unfinished = len(instances)
+        self.unfinished = len(self.results)
         #: All results are there, the budget ran out, or nobody waits any more: its rows are void.
         self.is_over = False
 
 
 class Row:
-    """One instance under way.
+    """One instance under way."""
 
-    values: its inputs, then the outputs of each stage so far. Inner lists, because a value is
-    replaced by its writable copy when a Python stage first uses it.
-    """
-
-    __slots__ = ("index", "plan", "position", "request", "values")
+    __slots__ = ("_values", "index", "plan", "position", "request")
 
     def __init__(self, request: PendingRequest, index: int, plan: Plan) -> None:
         self.request = request
@@ -115,7 +134,21 @@ class Row:
         self.plan = plan
         #: Steps that are done.
         self.position = 0
-        self.values: list[list[Value]] = [list(request.instances[index])]
+        self._values: list[list[Value]] | None = None
+
+    @property
+    def values(self) -> list[list[Value]]:
+        """Its inputs, then the outputs of each stage so far.
+
+        Inner lists, because a value is replaced by its writable copy when a Python stage first
+        uses it.
+        """
+        values = self._values
+        if values is None:
+            packed = self.request.packed
+            inputs = self.request.instances[self.index] if packed is None else packed.unpack()
+            values = self._values = [list(inputs)]
+        return values
 
     @property
     def step(self) -> Step:

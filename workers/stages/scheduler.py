@@ -27,8 +27,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from protocol.values import Failure, Result
-from workers.stages.rows import PendingRequest, Plan, Row, Step, Subgraph, TracedWork, Work
+from protocol.values import Failure
+from workers.stages.rows import (
+    Outcome,
+    PackedResult,
+    PendingRequest,
+    Plan,
+    Row,
+    Step,
+    Subgraph,
+    TracedWork,
+    Work,
+)
 from workers.stages.tally import Tally
 
 #: How long one work of a function that is called per instance should take.
@@ -107,7 +117,7 @@ class Scheduler:
     def add(self, request: PendingRequest) -> None:
         """Let the instances of a request wait for the first step of their method."""
         plan = self._plans[request.method.name]
-        for index in range(len(request.instances)):
+        for index in range(len(request.results)):
             self._place(Row(request, index, plan))
 
     def clear(self) -> None:
@@ -162,7 +172,7 @@ class Scheduler:
                 return self._start(model, rows, now_ns)
         return None
 
-    def complete(self, work: Work, outcomes: Sequence[Result], now_ns: int) -> None:
+    def complete(self, work: Work, outcomes: Sequence[Outcome], now_ns: int) -> None:
         """Move the rows of a work on: to their next step, or out with their result.
 
         outcomes: for each row the outputs of the step, or its failure.
@@ -177,7 +187,7 @@ class Scheduler:
         for row, outcome in zip(work.rows, outcomes, strict=True):
             if row.request.is_over:
                 continue
-            if isinstance(outcome, Failure):
+            if isinstance(outcome, (PackedResult, Failure)):
                 self._settle(row, outcome)
             else:
                 row.values.append(list(outcome))
@@ -203,7 +213,7 @@ class Scheduler:
                 queue = self._device[model] = deque()
             queue.append(row)
 
-    def _settle(self, row: Row, result: Result) -> None:
+    def _settle(self, row: Row, result: Outcome) -> None:
         request = row.request
         assert request.results[row.index] is None, (request.spec, row.index)
         request.results[row.index] = result

@@ -64,7 +64,8 @@ class Tally:
 
     def complete(self, work: Work, took_ns: int) -> None:
         """A work was computed. Its rows are still at the step that it was."""
-        self._executions.update({row.plan.method for row in work.rows if not row.position})
+        for method in {row.plan.method for row in work.rows if not row.position}:
+            self._executions[method] += 1
         if work.model is None:
             first = work.rows[0]
             key = first.plan.method, first.step.number
