@@ -44,6 +44,44 @@ def {method}({arguments}):
 '''
 
 
+STAGED_CONFIG = '''\
+"""The same, with Python of {stage_ms} ms per batch before the model and after it."""
+
+import time
+
+from mindspore_serving.server import register
+
+model = register.declare_model("model.json", "MindIR", with_batch_dim=True)
+
+
+def burn(ms):
+    """Hold the GIL as long."""
+    until_ns = time.thread_time_ns() + int(ms * 1e6)
+    while time.thread_time_ns() < until_ns:
+        pass
+
+
+def prepare(instances):
+    """Before the model."""
+    burn({stage_ms})
+    return list(instances)
+
+
+def finish(instances):
+    """After it."""
+    burn({stage_ms})
+    return [y for (y,) in instances]
+
+
+@register.register_method(output_names=["y"])
+def add(x1, x2):
+    """What the model gives."""
+    x1, x2 = register.add_stage(prepare, x1, x2, outputs_count=2, batch_size=32)
+    y = register.add_stage(model, x1, x2, outputs_count=1)
+    return register.add_stage(finish, y, outputs_count=1, batch_size=32)
+'''
+
+
 def write_servable(directory: Path, model: Model, name: str = "") -> None:
     """Write a servable of the scripted backend. name: if it is not the model's."""
     is_large = model.name == "large"
@@ -61,7 +99,10 @@ def write_servable(directory: Path, model: Model, name: str = "") -> None:
     version.mkdir(parents=True)
     (version / "model.json").write_text(json.dumps(script, indent=1))
     method = "same" if is_large else "add"
-    config = CONFIG.format(method=method, arguments=", ".join(names))
+    if model.stage_ms:
+        config = STAGED_CONFIG.format(stage_ms=model.stage_ms)
+    else:
+        config = CONFIG.format(method=method, arguments=", ".join(names))
     (version.parent / "servable_config.py").write_text(config)
 
 
@@ -87,8 +128,7 @@ def endpoints_of(model: Model, grpc: str, rest: str, run_directory: Path) -> lis
             bodies.ms_grpc("small", "add", tensors),
             check=bodies.check_ms_grpc(bodies.SUM),
         ),
-        # A sum of 16 values travels inside the meta frame, behind its name and shape.
-        Endpoint("native bus", BUS, producers, parts=parts, check=bodies.check_tail(bodies.SUM)),
+        Endpoint("native bus", BUS, producers, parts=parts, check=bodies.check_bus(bodies.SUM)),
     ]
 
 
@@ -100,7 +140,7 @@ def start(
     flags: Sequence[str] = (),
     seconds: float = 60.0,
 ) -> Running:
-    """Serve a model on the scripted backend. Raises StartFailed.
+    """Serve a model on the scripted backend. Raises StartError.
 
     servables: how many, of which only the first, named as the model, gets requests.
     """
@@ -132,7 +172,7 @@ def start_servables(
     flags: Sequence[str] = (),
     seconds: float = 60.0,
 ) -> Running:
-    """Serve the servables of a directory. Raises StartFailed.
+    """Serve the servables of a directory. Raises StartError.
 
     make_endpoints: of gRPC address, REST address and run directory. name: what the process of the
     mode in-process serves.
@@ -147,7 +187,9 @@ def start_servables(
     if mode == IN_PROCESS:
         command = ["-m", "bench.in_process_server", str(home), name, grpc, rest]
     else:
-        ports = [f"--{kind}-port={at.split(':')[1]}" for kind, at in (("grpc", grpc), ("rest", rest))]
+        ports = [
+            f"--{kind}-port={at.split(':')[1]}" for kind, at in (("grpc", grpc), ("rest", rest))
+        ]
         command = ["-m", "mindbus", "serve", "--servable-directory", str(home), "--mode", mode]
         command += [*ports, "--device-target", "CPU", *flags]
     endpoints: list[Endpoint] = make_endpoints(grpc, rest, run)

@@ -11,7 +11,7 @@ class Model:
     """What is computed, how long it takes, and by how many workers in which batches.
 
     name: `small` gives the sum of two float32[16], `large` gives one float32[4194304] back.
-    batch_max: 1 = no batching.
+    batch_max: 1 = no batching. stage_ms: of MindBus only, Python before the model and after it.
     """
 
     name: str
@@ -19,6 +19,7 @@ class Model:
     delay_per_item_ms: float = 0.0
     workers: int = 1
     batch_max: int = 32
+    stage_ms: float = 0.0
 
     def without_batching(self) -> Model:
         """The same model, one request at a time."""

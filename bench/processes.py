@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from bench.endpoint import Endpoint, wait_until_right
 END_SECONDS_MAX = 10.0
 
 
-class StartFailed(Exception):
+class StartError(Exception):
     """A server that did not come to answer; the text has the end of its log."""
 
 
@@ -39,6 +40,8 @@ class Running:
     endpoints: list[Endpoint] = field(default_factory=list)
     first_answer_s: float = 0.0
     directory: tempfile.TemporaryDirectory[str] | None = None
+    #: Processes beside it, that end before it.
+    companions: list[subprocess.Popen[bytes]] = field(default_factory=list)
     #: Of our own server: its run directory, for `status`.
     run_directory: Path | None = None
 
@@ -57,16 +60,15 @@ class Running:
 
     def end(self) -> None:
         """Ask it to end, wait, and kill what is left of its session."""
+        for companion in self.companions:
+            companion.kill()
+            companion.wait()
         if self.is_alive():
             self.process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(END_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                pass
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         if self.directory is not None:
             self.directory.cleanup()
@@ -104,7 +106,7 @@ def start_and_wait(
     directory: tempfile.TemporaryDirectory[str] | None = None,
     seconds: float = 60.0,
 ) -> Running:
-    """Start a server and ask at each door until the answer is right. Raises StartFailed."""
+    """Start a server and ask at each door until the answer is right. Raises StartError."""
     begin = time.monotonic()
     running = start(name, command, environment=environment, directory=directory)
     try:
@@ -114,7 +116,7 @@ def start_and_wait(
     except (TimeoutError, RuntimeError) as error:
         text = f"{name}: {error}\n{running.log_end()}"
         running.end()
-        raise StartFailed(text) from error
+        raise StartError(text) from error
     except BaseException:
         running.end()
         raise
