@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from bench import bodies
-from bench.endpoint import HTTP, Endpoint, small_http
+from bench.endpoint import HTTP, Endpoint
 from bench.models import Model
+from bench.peers.json_body import json_endpoint
 from bench.peers.peer import SERVERS, Peer, python_of
 from bench.processes import Running, free_port, start_and_wait
 
@@ -23,8 +22,7 @@ def _start(model: Model) -> Running:
             "binary REST", HTTP, address, "/inference", tensor.tobytes(), check=check
         )
     else:
-        body = json.dumps({"x1": bodies.X1.tolist(), "x2": bodies.X2.tolist()}).encode()
-        endpoint = small_http(address, "/inference", body=body)
+        endpoint = json_endpoint(address, "/inference")
     host, port = address.split(":")
     flags = ["--address", host, "--port", port, "--timeout", "60000", "--log-level", "warning"]
     return start_and_wait(

@@ -21,7 +21,7 @@ class Peer:
     """One peer, or one setting of it.
 
     name: as the report has it. environment: the directory of its virtual environment, and the name
-    of its requirements file. start: gives the server once it answers; raises StartFailed.
+    of its requirements file. start: gives the server once it answers; raises StartError.
     workloads: those that it can run. is_busy_when_idle: its processes take a core's time also
     when nobody asks, so it runs only while it is measured.
     """

@@ -22,7 +22,9 @@ LARGE_SHM_BYTES = 64 * 1024 * 1024
 def config_text(model: Model) -> str:
     """The `config.pbtxt` of a model. Pure."""
     names, dims = (("x",), "4194304") if model.name == "large" else (("x1", "x2"), "16")
-    inputs = ", ".join(f'{{ name: "{name}" data_type: TYPE_FP32 dims: [{dims}] }}' for name in names)
+    inputs = ", ".join(
+        f'{{ name: "{name}" data_type: TYPE_FP32 dims: [{dims}] }}' for name in names
+    )
     lines = [
         f'name: "{model.name}"',
         'backend: "python"',
