@@ -23,6 +23,7 @@ class Endpoint:
 
     kind: HTTP, GRPC or BUS. door: how the report calls it. body: a whole HTTP body, or one gRPC
     message without its prefix; of the bus, `parts` are its frames. check: raises AssertionError.
+    is_exact: every right answer has the same bytes; real models round otherwise in other batches.
     """
 
     door: str
@@ -33,6 +34,7 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = ()
     parts: tuple[bytes, ...] = field(default=(), repr=False)
     check: Callable[[bytes], None] = field(default=lambda _: None, repr=False)
+    is_exact: bool = True
 
 
 def call(endpoint: Endpoint) -> bytes:

@@ -36,7 +36,7 @@ class _Loop:
         self._request_id = 0
         self._sent: dict[int, float] = {}
         #: Large frames are handed over without a copy.
-        self._copy = sum(map(len, self._frames)) < heads_copy_threshold()
+        self._copy = sum(map(len, self._frames)) < zmq.COPY_THRESHOLD
 
     def run(self, window: int, seconds: float) -> tuple[Figures, bytes]:
         """Figures, and the first answer."""
@@ -67,7 +67,7 @@ class _Loop:
                 now = time.perf_counter()
                 latencies_ms.append((now - self._sent.pop(answered)) * 1_000)
                 first = first or body
-                failed += not _is_same(body, first, self._copy)
+                failed += answer_head[heads.STATUS_OFFSET] or not self._is_same(body, first)
                 if now - begin < seconds:
                     self._send(socket)
         elapsed = time.perf_counter() - begin
@@ -79,22 +79,20 @@ class _Loop:
         stamped = self._head[:8] + heads.REQUEST_ID.pack(self._request_id) + self._head[16:]
         socket.send_multipart([stamped, *self._frames], copy=self._copy)
 
+    def _is_same(self, body: list[bytes], first: list[bytes]) -> bool:
+        """Whether two answers are equal; of large ones lengths and ends are compared."""
+        if not self._endpoint.is_exact:
+            return list(map(len, body)) == list(map(len, first))
+        if self._copy:
+            return body == first
+        return _ends(body) == _ends(first)
 
-def heads_copy_threshold() -> int:
-    """pyzmq's own: from here on a copy costs more than a message that is shared."""
-    return zmq.COPY_THRESHOLD
+
+def _ends(frames: list[bytes]) -> list[tuple[int, bytes]]:
+    return [(len(frame), bytes(frame[-64:])) for frame in frames]
 
 
 def _receive_views(socket: zmq.Socket[bytes]) -> list[bytes]:
     """A message whose first frame is bytes and whose others are views of what ZeroMQ holds."""
     head, *frames = socket.recv_multipart(copy=False)
     return [head.bytes, *(frame.buffer for frame in frames)]  # type: ignore[list-item]
-
-
-def _is_same(body: list[bytes], first: list[bytes], is_small: bool) -> bool:
-    """Whether two answers are equal; of large ones only lengths and ends are compared."""
-    if is_small:
-        return body == first
-    return [(len(frame), bytes(frame[-64:])) for frame in body] == [
-        (len(frame), bytes(frame[-64:])) for frame in first
-    ]

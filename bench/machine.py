@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-#: The field of /proc/<pid>/stat, counted from the one behind the name.
-SESSION = 3
+#: Fields of /proc/<pid>/stat, counted from the one behind the name.
+PARENT, SESSION = 1, 3
 
 NS_PER_US = 1_000
 KIB_PER_MIB = 1_024
@@ -81,9 +81,17 @@ def cpu_us(pid: int) -> float:
     return total / NS_PER_US
 
 
-def session(leader: int) -> list[int]:
-    """All processes of a session, also those whose parent is gone."""
-    return [pid for pid, fields in _stats() if int(fields[SESSION]) == leader]
+def family(root: int) -> list[int]:
+    """A process, all that are below it, and those of its session whose parent is gone."""
+    below: dict[int, list[int]] = {}
+    found = [root]
+    for pid, fields in _stats():
+        below.setdefault(int(fields[PARENT]), []).append(pid)
+        if int(fields[SESSION]) == root and pid != root:
+            found.append(pid)
+    for pid in found:  # which grows meanwhile
+        found += [child for child in below.get(pid, ()) if child not in found]
+    return found
 
 
 def _stats() -> Iterator[tuple[int, list[str]]]:

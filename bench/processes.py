@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import machine
 from bench.endpoint import Endpoint, wait_until_right
 
 #: A server that was asked to end gets so long before it is killed.
@@ -59,7 +60,8 @@ class Running:
         return self.log.read_text(errors="replace")[-characters:]
 
     def end(self) -> None:
-        """Ask it to end, wait, and kill what is left of its session."""
+        """Ask it to end, wait, and kill what is left of it."""
+        family = machine.family(self.pid)
         for companion in self.companions:
             companion.kill()
             companion.wait()
@@ -67,8 +69,9 @@ class Running:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(END_SECONDS_MAX)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        for pid in family[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
         if self.directory is not None:
             self.directory.cleanup()

@@ -18,4 +18,4 @@ def _start(model: Model) -> Running:
     return start_script("LitServe", "litserve", model, "litserve_server.py", _endpoints)
 
 
-PEERS = (Peer("LitServe", "litserve", _start),)
+PEERS = (Peer("LitServe", "litserve", _start, is_busy_when_idle=True),)
