@@ -31,11 +31,11 @@ ENVOY = "pyvoy"
 def run(plan: Plan) -> None:
     """Measure all of them in turn."""
     contenders = [
-        Contender("grpcio echo, sync", lambda: _own("grpc-sync")),
-        Contender("grpcio echo, aio + uvloop", lambda: _own("grpc-aio")),
-        Contender("C zmq.proxy", lambda: _own("zmq-proxy")),
-        Contender("Python broker", lambda: _own("zmq-python")),
-        Contender("no broker", lambda: _own("zmq-direct")),
+        Contender("grpcio echo, sync", lambda: own_echo("grpc-sync")),
+        Contender("grpcio echo, aio + uvloop", lambda: own_echo("grpc-aio")),
+        Contender("C zmq.proxy", lambda: own_echo("zmq-proxy")),
+        Contender("Python broker", lambda: own_echo("zmq-python")),
+        Contender("no broker", lambda: own_echo("zmq-direct")),
     ]
     if (directory_of(ENVOY) / ".installed").exists():
         contenders.insert(0, Contender("Envoy echo (pyvoy)", _envoy))
@@ -63,7 +63,7 @@ def _same_as(body: bytes) -> Callable[[bytes], None]:
     return check
 
 
-def _own(kind: str) -> Running:
+def own_echo(kind: str) -> Running:
     """Start an echo of `bench.echo_servers`."""
     directory = tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp")
     if kind.startswith("grpc"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.figures import Figures, middle, spread
 
@@ -64,45 +64,55 @@ def values_of(figures: Figures) -> dict[str, float]:
     }
 
 
+class Cell(NamedTuple):
+    """What a record measures, without its round."""
+
+    workload: str
+    system: str
+    door: str
+    x: float
+
+
 class Table:
-    """Medians over the rounds, by workload, system, door, x and name of the value."""
+    """The values of all rounds, by cell and name, and what follows from them."""
 
     def __init__(self, records: Iterable[Record]) -> None:
-        self._values: dict[tuple[str, str, str, float], dict[str, list[float]]] = {}
+        #: Values by round.
+        self._values: dict[Cell, dict[str, dict[int, float]]] = {}
         for record in records:
-            key = (record.workload, record.system, record.door, record.x)
+            cell = Cell(record.workload, record.system, record.door, record.x)
+            names = self._values.setdefault(cell, {})
             for name, value in record.values.items():
-                self._values.setdefault(key, {}).setdefault(name, []).append(value)
+                names.setdefault(name, {})[record.round] = value
 
-    def value(self, workload: str, system: str, door: str, x: float, name: str) -> float | None:
-        """The median; None if nothing was measured."""
-        return middle(self._values.get((workload, system, door, x), {}).get(name, []))
+    def cells(self, workload: str) -> list[Cell]:
+        """The cells of a workload, in the order of their first measurement."""
+        return [cell for cell in self._values if cell.workload == workload]
 
-    def spread(self, workload: str, system: str, door: str, x: float, name: str) -> float:
+    def value(self, cell: Cell, name: str) -> float | None:
+        """The median over the rounds; None if nothing was measured."""
+        return middle(list(self._of(cell, name).values()))
+
+    def spread(self, cell: Cell, name: str) -> float:
         """Highest less lowest of the rounds, as a share of the median."""
-        return spread(self._values.get((workload, system, door, x), {}).get(name, []))
+        return spread(list(self._of(cell, name).values()))
+
+    def ratio(self, one: Cell, other: Cell, name: str, other_name: str = "") -> float | None:
+        """The median of the rounds' ratios; None if no round has both."""
+        ones, others = self._of(one, name), self._of(other, other_name or name)
+        return middle([ones[turn] / others[turn] for turn in ones if others.get(turn)])
 
     def rounds(self, workload: str) -> int:
         """How often a workload was measured: the most of any of its cells."""
-        return max(
-            (
-                len(values)
-                for key, names in self._values.items()
-                if key[0] == workload
-                for values in names.values()
-            ),
-            default=0,
-        )
+        counts = [
+            len(values) for cell in self.cells(workload) for values in self._values[cell].values()
+        ]
+        return max(counts, default=0)
 
-    def series(self, workload: str) -> list[tuple[str, str]]:
-        """System and door of a workload's cells, in the order of their first measurement."""
-        return list(dict.fromkeys(key[1:3] for key in self._values if key[0] == workload))
+    def total(self, workload: str, name: str) -> float:
+        """The sum over all cells and rounds."""
+        cells = self.cells(workload)
+        return sum(value for cell in cells for value in self._of(cell, name).values())
 
-    def xs(self, workload: str, system: str | None = None, door: str | None = None) -> list[float]:
-        """The x that were measured, ascending."""
-        found = {
-            key[3]
-            for key in self._values
-            if key[0] == workload and system in (None, key[1]) and door in (None, key[2])
-        }
-        return sorted(found)
+    def _of(self, cell: Cell, name: str) -> dict[int, float]:
+        return self._values.get(cell, {}).get(name, {})

@@ -1,10 +1,15 @@
-"""W1, small: two float32[16] in, their sum out, through every door at 1, 8 and 64 in flight."""
+"""W1, small: two float32[16] in, their sum out, through every door at 1, 8 and 64 in flight.
+
+Beside the peers stands a broker of a few lines of Python, without which a share of it would compare
+two moods of the machine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from bench import mindbus_server, models
+from bench import ceilings, mindbus_server, models
 from bench.plan import Contender, Plan, contenders_of_peers, measure_in_turns
 from bench.processes import Running
 
@@ -28,7 +33,11 @@ def own(plan: Plan, model: models.Model, modes: Sequence[str] | None = None) -> 
 
 def run(plan: Plan) -> None:
     """Measure everybody in turn."""
-    contenders = [*own(plan, models.W1), *contenders_of_peers(plan, NAME, models.W1)]
+    contenders = [
+        *own(plan, models.W1),
+        Contender("Python broker", partial(ceilings.own_echo, "zmq-python")),
+        *contenders_of_peers(plan, NAME, models.W1),
+    ]
     measure_in_turns(
         plan,
         NAME,

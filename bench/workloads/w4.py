@@ -18,6 +18,7 @@ MANY = 256
 #: Of each of the many; 100 ms, for two cores cannot make the requests that 10 ms would allow.
 MANY_DELAY_MS = 100.0
 MANY_CONCURRENCY = 1024
+MANY_NAME = f"MindBus, {MANY} workers"
 MANY_IDEAL_PER_S = MANY * 1000 / MANY_DELAY_MS
 
 
@@ -31,6 +32,6 @@ def run(plan: Plan) -> None:
     measure_in_turns(
         plan,
         NAME,
-        [Contender(f"MindBus, {MANY} workers", lambda: fake_server.start(many), doors=("gRPC",))],
+        [Contender(MANY_NAME, lambda: fake_server.start(many), doors=("gRPC",))],
         lambda _: (MANY_CONCURRENCY,),
     )

@@ -34,6 +34,11 @@ RANGES: dict[str, tuple[int, ...]] = {
 KINDS = ("gateway", "broker", "worker")
 
 
+def kinds_of(name: str) -> tuple[str, ...]:
+    """The processes whose cost a range shows."""
+    return tuple(kind for kind in KINDS if (kind, name) != ("worker", "workers"))
+
+
 def run(plan: Plan) -> None:
     """Each range, from its smallest scale to its largest, round by round."""
     growths: dict[str, Callable[[Running, int], _Growth]] = {
@@ -71,7 +76,7 @@ def _measure(
     values = {
         f"{kind}_us": (after[kind] - before[kind]) / answered
         for kind in KINDS
-        if kind in after and not (kind == "worker" and name == "workers")
+        if kind in after and kind in kinds_of(name)
     }
     plan.add(NAME, name, "gRPC", scale, round_number, values | {"rate": figures.rate}, load_before)
 

@@ -9,6 +9,7 @@ class Small(Worker):
     """{"x1": [...], "x2": [...]} in, {"y": [...]} out."""
 
     def forward(self, data):
+        """One request, or a batch of them."""
         if BATCH_MAX == 1:
             return {"y": add_lists([data])[0]}
         return [{"y": y} for y in add_lists(data)]
@@ -18,12 +19,15 @@ class Large(Worker):
     """The bytes of a tensor in and out."""
 
     def deserialize(self, data):
+        """As an array."""
         return np.frombuffer(data, np.float32)
 
     def serialize(self, data):
+        """As bytes."""
         return data.tobytes()
 
     def forward(self, data):
+        """The same values."""
         wait(1)
         return data.copy()
 
