@@ -115,7 +115,7 @@ def _w2(table: Table) -> Iterable[Verdict]:
 
 def _w3(table: Table) -> Iterable[Verdict]:
     for x in (1, 4):
-        triton = Cell("w3", TRITON, "gRPC", x)
+        triton = Cell("w3", "Triton", "gRPC", x)
         value = table.ratio(Cell("w3", EMBEDDED, "gRPC", x), triton, "rate")
         yield Verdict("w3", f"gRPC c={x}, over Triton", value, 1.0)
         value = table.ratio(Cell("w3", EMBEDDED, "native bus", x), triton, "rate")

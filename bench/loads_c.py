@@ -59,8 +59,9 @@ def versions() -> dict[str, str]:
     said = {}
     for program, flag in (("wrk", "-v"), ("h2load", "--version")):
         ended = subprocess.run([program, flag], capture_output=True, text=True, check=False)
-        said[program] = (ended.stdout or ended.stderr).split("\n")[0].split(" Copyright")[0]
-    return {name: text.removeprefix("h2load ") for name, text in said.items()}
+        first_line = (ended.stdout or ended.stderr).split("\n")[0]
+        said[program] = first_line.removeprefix(program).split("[")[0].strip()
+    return said
 
 
 def load(endpoint: Endpoint, concurrency: int, seconds: float, answer_bytes: int) -> Figures:

@@ -62,7 +62,7 @@ def describe() -> dict[str, str]:
         "processor": models[0] if models else platform.machine(),
         "cores": str(os.cpu_count()),
         "memory": f"{kib / KIB_PER_MIB / KIB_PER_MIB:.0f} GiB",
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
     }
 

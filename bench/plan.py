@@ -81,7 +81,8 @@ def contenders_of_peers(plan: Plan, workload: str, model: Model) -> list[Contend
         def start(start_peer: Callable[[Model], Running] = peer.start) -> Running:
             return start_peer(model)
 
-        found.append(Contender(peer.name, start, peer.is_busy_when_idle))
+        name = peer.name if model.batch_max > 1 else peer.name.split(",")[0]
+        found.append(Contender(name, start, peer.is_busy_when_idle))
     return found
 
 

@@ -18,6 +18,8 @@ from bench.endpoint import Endpoint, wait_until_right
 
 #: A server that was asked to end gets so long before it is killed.
 END_SECONDS_MAX = 10.0
+#: Once the process that was started has gone, those below it get so long.
+LEAVE_SECONDS_MAX = 3.0
 
 
 class StartError(Exception):
@@ -67,14 +69,25 @@ class Running:
             companion.wait()
         if self.is_alive():
             self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 self.process.wait(END_SECONDS_MAX)
-        for pid in family[1:]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process.poll()
+        _kill_the_rest(family[1:])
         if self.directory is not None:
             self.directory.cleanup()
+
+
+def _kill_the_rest(family: Sequence[int]) -> None:
+    """Let processes go by themselves, for some clear away what they share, and kill the others."""
+    deadline = time.monotonic() + LEAVE_SECONDS_MAX
+    while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def start(
@@ -107,7 +120,7 @@ def start_and_wait(
     *,
     environment: Mapping[str, str] | None = None,
     directory: tempfile.TemporaryDirectory[str] | None = None,
-    seconds: float = 60.0,
+    seconds: float = 120.0,
 ) -> Running:
     """Start a server and ask at each door until the answer is right. Raises StartError."""
     begin = time.monotonic()

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import bars, models, svg
 from bench.bodies import LARGE_BYTES
 from bench.records import Cell, Run, Table
-from bench.workloads import w7
+from bench.workloads import w4, w7
 
 RESULTS = Path("docs/performance/results.json")
 
@@ -158,8 +158,8 @@ def _load_row(table: Table, cell: Cell) -> tuple[str, ...]:
     elif cell.workload == "w3":
         extra = f"{rate * LARGE_BYTES / 1e6:,.0f}"
     elif cell.workload == "w4":
-        workers = bars.w4.MANY_IDEAL_PER_S
-        ideal = workers if cell.system == bars.w4.MANY_NAME else models.W4_IDEAL_PER_S
+        workers = w4.MANY_IDEAL_PER_S
+        ideal = workers if cell.system == w4.MANY_NAME else models.W4_IDEAL_PER_S
         extra = f"{rate / ideal:.0%}"
     return (
         cell.system,

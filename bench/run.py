@@ -112,7 +112,8 @@ def versions(peers: Sequence[str]) -> dict[str, str]:
     found = dict(loads_c.versions())
     for name in peers:
         if (directory_of(name) / ".installed").exists():
-            found[name] = version_of(name, registry.PACKAGES.get(name, name))
+            package = registry.PACKAGES.get(name, name)
+            found[package] = version_of(name, package)
     return found
 
 

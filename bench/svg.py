@@ -30,6 +30,9 @@ COLOURS = (
 )
 DASHES = ("", "7 4", "2 3")
 
+#: What begins with it is drawn so that it is seen among the others.
+OWN = "MindBus"
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -136,7 +139,8 @@ def _line(index: int, name: str, dots: Points) -> list[str]:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in dots)
     y = TOP + 8 + 20 * index
     at = WIDTH - RIGHT + 18
-    style = f"stroke='{colour}' stroke-width='2' stroke-dasharray='{dash}' fill='none'"
+    width = 3 if name.startswith(OWN) else 2
+    style = f"stroke='{colour}' stroke-width='{width}' stroke-dasharray='{dash}' fill='none'"
     return [
         f"<polyline points='{path}' {style}/>",
         *(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3' fill='{colour}'/>" for x, y in dots),
@@ -161,7 +165,7 @@ def range_chart(title: str, x_label: str, rows: Sequence[tuple[str, float, float
         parts += [f"<line {line}/>", _text(x, height + 18, number(tick), "middle")]
     for index, (name, low, high) in enumerate(rows):
         y = TOP + 24 * index + 6
-        colour = COLOURS[0] if name.startswith("MindBus") else COLOURS[6]
+        colour = COLOURS[0] if name.startswith(OWN) else COLOURS[6]
         begin, end = axis.at(low), axis.at(high)
         box = f"x='{begin:.1f}' y='{y}' width='{max(2.0, end - begin):.1f}' height='12'"
         parts += [

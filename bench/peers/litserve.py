@@ -18,4 +18,4 @@ def _start(model: Model) -> Running:
     return start_script("LitServe", "litserve", model, "litserve_server.py", _endpoints)
 
 
-PEERS = (Peer("LitServe", "litserve", _start, is_busy_when_idle=True),)
+PEERS = (Peer("LitServe", "litserve", _start, ("w1", "w2", "w4", "w5"), is_busy_when_idle=True),)

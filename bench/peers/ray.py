@@ -18,4 +18,4 @@ def _start(model: Model) -> Running:
     return start_script("Ray Serve", "ray", model, "ray_server.py", _endpoints)
 
 
-PEERS = (Peer("Ray Serve", "ray", _start, is_busy_when_idle=True),)
+PEERS = (Peer("Ray Serve", "ray", _start, ("w1", "w2", "w5"), is_busy_when_idle=True),)
