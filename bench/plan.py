@@ -23,7 +23,7 @@ Start = Callable[[], Running]
 class Plan:
     """Settings of a run, and where its figures go.
 
-    peers: environments of `bench.peers`. modes: of MindBus. heavy: whether real models run.
+    seconds: of each load. peers: environments of `bench.peers`. modes: of MindBus.
     """
 
     rounds: int
