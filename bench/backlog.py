@@ -31,6 +31,8 @@ class Backlog:
         while socket.poll(0):
             parts = socket.recv_multipart()
             refused += parts[0][3] == heads.REPLY
+        if refused:
+            self.close()
         assert not refused, f"{refused} of {count} requests did not stay in the backlog"
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 
+import grpc
+
 from bench import bodies, mindbus_server, models
 from bench.endpoint import BUS, GRPC, Endpoint, check_once
 from bench.mindbus_server import ROOT, STANDALONE
@@ -35,12 +37,12 @@ class Fakes:
 def endpoints_of(running: Running, name: str) -> list[Endpoint]:
     """MSService and the bus, asking the first service of some fakes."""
     tensors = {"x1": bodies.X1, "x2": bodies.X2}
-    grpc = next(endpoint for endpoint in running.endpoints if endpoint.kind == GRPC)
+    call = next(endpoint for endpoint in running.endpoints if endpoint.kind == GRPC)
     bus = next(endpoint for endpoint in running.endpoints if endpoint.kind == BUS)
     service = f"{name}0"
     return [
         replace(
-            grpc,
+            call,
             door="gRPC",
             path=bodies.PREDICT_PATH,
             body=bodies.ms_grpc(service, "add", tensors),
@@ -61,7 +63,7 @@ def start_real() -> Running:
 
 
 def add(running: Running, fakes: Fakes) -> subprocess.Popen[bytes]:
-    """Start fakes beside a running server; returns once the first service answers.
+    """Start fakes beside a running server; returns once all are known and the first one answers.
 
     Raises: StartError. The process is the caller's to end, with `take_away`.
     """
@@ -72,19 +74,27 @@ def add(running: Running, fakes: Fakes) -> subprocess.Popen[bytes]:
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
     )
+    assert process.stdout is not None
+    if process.stdout.readline() != b"ready\n":
+        take_away(process)
+        raise StartError("the fake workers ended before they were ready")
     deadline = time.monotonic() + READY_SECONDS_MAX
     door = endpoints_of(running, fakes.name)[0]
     while not fakes.is_mute:
         try:
             check_once(door)
             break
-        except Exception as error:  # of gRPC: not found as long as no worker is there
+        except (
+            OSError,
+            AssertionError,
+            grpc.RpcError,
+        ) as error:  # the door hears of it a bit later
             if process.poll() is not None or time.monotonic() > deadline:
                 take_away(process)
                 raise StartError(f"the fake workers do not answer: {error}"[:400]) from error
         time.sleep(0.05)
-    time.sleep(1.0)  # the others say READY meanwhile
     return process
 
 

@@ -21,7 +21,7 @@ from bench import bodies
 from protocol import control, native
 from protocol import head as heads
 from protocol.values import MethodSignature
-from protocol.worker_session import Arrival, SessionSettings, WorkerSession
+from protocol.worker_session import READY, Arrival, SessionSettings, WorkerSession
 
 #: Messages of one worker that are received before the next one has its turn.
 RECEIVE_MAX = 64
@@ -119,7 +119,7 @@ def reply_bodies(method: MethodSignature) -> dict[int, list[Any]]:
 
 
 def main() -> None:
-    """Work until a signal comes."""
+    """Work until a signal comes; say `ready` once the broker knows every worker."""
     document = json.loads(sys.argv[1])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     context: zmq.Context[Any] = zmq.Context()
@@ -128,11 +128,18 @@ def main() -> None:
     poller = zmq.Poller()
     of_socket: dict[Any, FakeWorker] = {}
     timers_ns = 0
+    is_announced = False
     while True:
+        for socket in [socket for socket in of_socket if socket.closed]:
+            poller.unregister(socket)
+            del of_socket[socket]
         for worker in workers:
             if worker.socket not in of_socket:
                 of_socket[worker.socket] = worker
                 poller.register(worker.socket, zmq.POLLIN)
+        if not is_announced and all(worker.session.state == READY for worker in workers):
+            print("ready", flush=True)
+            is_announced = True
         now_ns = time.monotonic_ns()
         due_ns = min((worker.due[0][0] for worker in workers if worker.due), default=now_ns + 10**9)
         sleep_ms = min(SLEEP_MS_MAX, max(0, (due_ns - now_ns) / 1e6))

@@ -26,10 +26,10 @@ NAME = "w7"
 CONCURRENCY = 64
 
 RANGES: dict[str, tuple[int, ...]] = {
-    "workers": (1, 4, 16, 64, 256),
-    "servables": (1, 10, 50, 200),
-    "idle clients": (0, 100, 1_000, 10_000),
-    "backlog": (0, 1_000, 10_000, 100_000),
+    "workers": (1, 16, 256),
+    "servables": (1, 50, 200),
+    "idle clients": (0, 1_000, 10_000),
+    "backlog": (0, 10_000, 100_000),
 }
 KINDS = ("gateway", "broker", "worker")
 
@@ -145,7 +145,11 @@ def _idle_clients(running: Running, scale: int) -> _Growth:
 
 def _backlog(running: Running, scale: int) -> _Growth:
     process = fake_server.add(running, Fakes(workers=1, name="mute", is_mute=True))
-    waiting = Backlog(fake_server.endpoints_of(running, "mute")[1], scale)
+    try:
+        waiting = Backlog(fake_server.endpoints_of(running, "mute")[1], scale)
+    except BaseException:
+        fake_server.take_away(process)
+        raise
 
     def take_away() -> None:
         waiting.close()
