@@ -86,11 +86,7 @@ def add(running: Running, fakes: Fakes) -> subprocess.Popen[bytes]:
         try:
             check_once(door)
             break
-        except (
-            OSError,
-            AssertionError,
-            grpc.RpcError,
-        ) as error:  # the door hears of it a bit later
+        except (AssertionError, grpc.RpcError) as error:  # the gateway hears of it later
             if process.poll() is not None or time.monotonic() > deadline:
                 take_away(process)
                 raise StartError(f"the fake workers do not answer: {error}"[:400]) from error

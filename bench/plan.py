@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+import grpc
+import zmq
 
 from bench import machine
 from bench.endpoint import BUS, Endpoint, call
@@ -17,6 +21,16 @@ from bench.processes import Running, StartError
 from bench.records import Record, Run, values_of
 
 Start = Callable[[], Running]
+
+#: How a call or a load can fail; the cell is missed then, and the run goes on.
+FAILURES = (
+    LoadError,
+    AssertionError,
+    OSError,
+    http.client.HTTPException,
+    grpc.RpcError,
+    zmq.ZMQError,
+)
 
 
 @dataclass
@@ -111,7 +125,7 @@ def try_start(plan: Plan, workload: str, contender: Contender) -> Running | None
     """Start one; None if it failed, which is kept with the last lines of its log."""
     try:
         return contender.start()
-    except (StartError, AssertionError) as error:
+    except (StartError, *FAILURES) as error:
         plan.miss(workload, contender.name, str(error)[-600:])
         return None
 
@@ -171,7 +185,7 @@ def measure(
     load_before, before = machine.load_average(), machine.read_cpu_times()
     try:
         figures = load_endpoint(endpoint, concurrency, plan.seconds)
-    except (LoadError, AssertionError, OSError) as error:
+    except FAILURES as error:
         plan.miss(workload, system, f"{endpoint.door} at {concurrency}: {error}"[:600])
         return None
     stolen = machine.usage_between(before, machine.read_cpu_times()).stolen

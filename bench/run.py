@@ -9,6 +9,7 @@ others as they are. `python -m bench.report` makes tables and plots of them agai
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,6 +46,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    # So that servers are ended, too, when somebody ends the run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     plan = Plan(flags.rounds, flags.seconds, flags.peers, flags.modes)
     plan.run = before(flags.results, flags.workloads)
     plan.run.machine = machine.describe()

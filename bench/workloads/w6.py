@@ -22,9 +22,8 @@ import numpy.typing as npt
 
 from bench import bodies, machine
 from bench.endpoint import BUS, GRPC, HTTP, Endpoint
-from bench.loads_c import LoadError
 from bench.mindbus_server import ROOT, start_servables
-from bench.plan import Contender, Plan, all_running, load_endpoint
+from bench.plan import FAILURES, Contender, Plan, all_running, load_endpoint
 from bench.processes import Running
 from bench.records import values_of
 from protocol import ms_service_pb2 as pb
@@ -256,7 +255,7 @@ def _measure(
     load_before = machine.load_average()
     try:
         figures = load_endpoint(endpoint, real.concurrency, max(plan.seconds, real.seconds_min))
-    except (LoadError, AssertionError, OSError) as error:
+    except FAILURES as error:
         plan.miss(NAME, system, f"{real.title}, {endpoint.door}: {error}"[:600])
         return
     values = values_of(figures) | {"instances_per_s": figures.rate * real.instances}

@@ -17,9 +17,8 @@ from bench import bodies, fake_server, machine, own_processes
 from bench.backlog import Backlog
 from bench.endpoint import GRPC, HTTP, Endpoint
 from bench.fake_server import Fakes
-from bench.loads_c import LoadError
 from bench.mindbus_server import ROOT
-from bench.plan import Plan, load_endpoint
+from bench.plan import FAILURES, Plan, load_endpoint
 from bench.processes import Running, StartError
 
 NAME = "w7"
@@ -58,7 +57,7 @@ def run(plan: Plan) -> None:
                 try:
                     with _grown(growths[name], running, scale) as endpoint:
                         _measure(plan, name, scale, running, endpoint, round_number)
-                except (StartError, LoadError, AssertionError, OSError) as error:
+                except (StartError, *FAILURES) as error:
                     plan.miss(NAME, f"{scale} {name}", repr(error)[:400])
                 finally:
                     running.end()
