@@ -17,6 +17,7 @@ from bench.load_bus import load_bus
 from bench.loads_c import LoadError, load
 from bench.models import Model
 from bench.peers import registry
+from bench.peers.peer import ROOT
 from bench.processes import Running, StartError
 from bench.records import Record, Run, values_of
 
@@ -70,6 +71,7 @@ class Plan:
 
     def miss(self, workload: str, system: str, reason: str) -> None:
         """Keep that somebody was not measured, and say so."""
+        reason = reason.replace(str(ROOT), "")  # results are for others, too
         self.run.missing.append({"workload": workload, "system": system, "reason": reason})
         print(f"{workload}  {system}: NOT MEASURED: {reason}", flush=True)
 
