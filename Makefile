@@ -5,7 +5,7 @@ SHELL       := /bin/sh
 .SHELLFLAGS := -eu -c
 MAKEFLAGS   += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup clients serve demo stop restart status test test-fast sim soak faults check format lint types lock clean
+.PHONY: help setup clients serve demo stop restart status test test-fast sim soak faults check format lint types lock clean bench bench-peers
 
 # The interpreter that makes the environment: 3.11 or 3.12, which is what MindSpore has wheels for.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
@@ -25,7 +25,7 @@ MINUTES ?= 5
 TEST_PROCESSES ?= 3
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS passes flags on:  make serve ARGS="--grpc-port 0 --rest-port 0", make test ARGS="-k broker"'
 	@echo '  A second server beside the first has ports and MINDBUS_RUN_DIRECTORY of its own.'
@@ -71,6 +71,13 @@ faults: setup ## run every test of a fault at full length, and write docs/reliab
 	@$(BIN)/python -m pytest tests -m shows --full --timeout 3600 \
 		--figures=docs/reliability/figures.json $(ARGS)
 	@$(BIN)/python -m docs.generate_reliability
+
+bench: setup ## measure W1 to W7, an hour; ARGS="--workloads w1,w2 --rounds 5 --peers triton,mosec"
+	@$(CHECK_LOADS)
+	@exec $(BIN)/python -m bench.run $(ARGS)
+
+bench-peers: setup ## install the servers that `make bench` compares with; ARGS="mosec ray"
+	@exec $(BIN)/python -m bench.peers $(ARGS)
 
 check: lint types test ## everything that decides whether a change is good
 
@@ -140,6 +147,18 @@ for tool in curl:curl openssl:openssl faketime:faketime gcc:gcc npm:npm \
 		echo "make test: no $$sign here; run: sudo apt-get install $$package" >&2; exit 1; }; \
 	apt-get update -qq && apt-get install -y -qq "$$package" >/dev/null || { \
 		echo "make test: apt-get install $$package failed" >&2; exit 1; }; \
+done
+endef
+
+# The load generators of `make bench`: written in C, for a slower one would measure itself.
+define CHECK_LOADS
+for tool in wrk:wrk h2load:nghttp2-client; do \
+	package=$${tool#*:}; \
+	command -v "$${tool%%:*}" >/dev/null && continue; \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { \
+		echo "make bench: no $${tool%%:*} here; run: sudo apt-get install $$package" >&2; exit 1; }; \
+	apt-get update -qq && apt-get install -y -qq "$$package" >/dev/null || { \
+		echo "make bench: apt-get install $$package failed" >&2; exit 1; }; \
 done
 endef
 

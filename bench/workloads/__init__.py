@@ -1,0 +1,1 @@
+"""W1 to W7: what each one starts and how it is loaded."""
