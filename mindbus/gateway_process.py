@@ -78,6 +78,7 @@ from mindbus.scrape import Scraper
 from mindbus.supervisor_link import SupervisorLink, make_oip_server
 from protocol import limits
 from protocol.client_session import ClientSettings
+from telemetry.collector import collect_seldom
 from telemetry.live_settings import LiveSettings
 from telemetry.log import configure, get_logger, write_access
 from telemetry.tracing import open_tracer
@@ -383,6 +384,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when it is over
     configure("mindbus_gateway", level=document.get("log_level"))
     channel = socket.socket(fileno=int(os.environ["MINDBUS_CONTROL_FD"]))
+    collect_seldom()
     return uvloop.run(serve(document, channel))
 
 
