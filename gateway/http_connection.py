@@ -34,9 +34,6 @@ log = get_logger("GATEWAY")
 #: 8 KiB. Checked once per read, so that one read (up to 256 KiB) may go beyond it.
 HEAD_BYTES_MAX = 64 * 1024
 
-#: Headers with which a client offers another protocol.
-UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
-
 #: Replies up to this size are written as one piece with their heads.
 JOINED_BYTES_MAX = 16 * 1024
 
@@ -79,6 +76,7 @@ class HttpConnection(asyncio.Protocol):
         self._declines_upgrade = False
         #: the client waits to be told that it may send its body
         self._expects_continue = False
+        self._read = b""  #: the read that the request begins with
         #: bytes since the request last got further
         self._stagnant_bytes = 0
         self._idle_since_s = 0.0
@@ -257,6 +255,12 @@ class HttpConnection(asyncio.Protocol):
         """Parse what came; requests begin to be answered while this runs."""
         if self._ignores_client():
             return
+        if self._arriving is None and not self._stagnant_bytes:
+            self._read = data
+            known = self._service.find_known(data, self._loop.time())
+            if known is not None:
+                self._hand_on(known)
+                return
         self._stagnant_bytes += len(data)
         try:
             while data:
@@ -298,22 +302,13 @@ class HttpConnection(asyncio.Protocol):
 
     def _decline_upgrade(self, rest: bytes) -> bytes:
         """The request and all behind it as if its client had not offered another protocol."""
-        if self._parser.get_method() == b"CONNECT":
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        if method == b"CONNECT":
             self._refuse(501)
             return b""
-        request = self._arriving
-        assert request is not None
-        version = self._parser.get_http_version().encode()
-        lines = [self._parser.get_method(), b" ", request.target, b" HTTP/", version, b"\r\n"]
-        for name, value in request.headers:
-            if name == b"connection":
-                options = [option.strip().lower() for option in value.split(b",")]
-                kept = [option for option in options if option not in UPGRADE_HEADERS]
-                lines += [name, b": ", b",".join(kept), b"\r\n"]
-            elif name not in UPGRADE_HEADERS:
-                lines += [name, b": ", value, b"\r\n"]
+        assert self._arriving is not None
         self._parser = self._new_parser()
-        return b"".join([*lines, b"\r\n", rest])
+        return self._arriving.declined(method, version, rest)
 
     def _refuse(self, status: int) -> None:
         """Answer bytes that are no HTTP request, and close."""
@@ -383,6 +378,11 @@ class HttpConnection(asyncio.Protocol):
         self._expects_continue = False
         self._in_head = True
         self._stop_incomplete()
+        read, self._read = self._read, b""
+        self._service.heads.learn(read, request)
+        self._hand_on(request)
+
+    def _hand_on(self, request: ArrivingRequest) -> None:
         if self._answering is None:
             self._begin_answer(request)
         else:

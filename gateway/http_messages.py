@@ -14,11 +14,30 @@ JSON_TYPE = b"application/json"
 METHOD_NOT_ALLOWED = 405
 
 
+class KnownHead:
+    """A head that comes again and again, and what was made of it.
+
+    for_door, for_handler: what these have read in it; theirs alone.
+    """
+
+    __slots__ = ("body_bytes", "for_door", "for_handler", "headers", "target", "verb")
+
+    def __init__(
+        self, verb: str, target: bytes, headers: Sequence[Header], body_bytes: int
+    ) -> None:
+        self.verb = verb
+        self.target = target
+        self.headers = headers
+        self.body_bytes = body_bytes
+        self.for_door: object = None
+        self.for_handler: object = None
+
+
 class HttpRequest(NamedTuple):
     """One request. target: as it came, without any decoding. headers: names in lower case.
 
     body: None if it is larger than the handler's `body_bytes_max`. reading_ms: how long ago the
-    head was complete.
+    head was complete. known: if its head was known.
     """
 
     verb: str
@@ -26,6 +45,7 @@ class HttpRequest(NamedTuple):
     headers: Sequence[Header] = ()
     body: bytes | None = b""
     reading_ms: int = 0
+    known: KnownHead | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a header; if it comes again, both are one value. None if it is not there."""

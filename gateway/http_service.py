@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from gateway.http_arriving import ArrivingRequest
+from gateway.http_known import KnownHeads
 from gateway.http_messages import HttpAnswer, HttpRequest
 
 
@@ -33,3 +35,8 @@ class RestService:
     body_bytes_max: int
     patience: Patience
     is_leaving: bool = False
+    heads: KnownHeads = field(default_factory=KnownHeads)
+
+    def find_known(self, data: bytes, now_s: float) -> ArrivingRequest | None:
+        """The request that bytes are whose head is known; None if the parser has to see them."""
+        return self.heads.find(data, self.body_bytes_max, now_s)

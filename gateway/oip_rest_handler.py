@@ -7,7 +7,7 @@ reason itself in a header, and `Retry-After` where a client may come again.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -51,6 +51,9 @@ REASON_HEADER = b"mindbus-reason"
 EVENT_STREAM = b"text/event-stream"
 BINARY = b"application/octet-stream"
 
+#: Headers that say more of an inference request than its target does.
+_SAYING = (TIMEOUT_HEADER, JSON_BYTES_HEADER, b"content-encoding")
+
 OK = 200
 NOT_FOUND = 404
 UNAVAILABLE = 503
@@ -70,6 +73,12 @@ class OipRestHandler:
 
     async def handle(self, request: HttpRequest) -> HttpAnswer:
         """Answer one request."""
+        known = request.known
+        if known is not None and isinstance(known.for_handler, _Plain):
+            try:
+                return await self._infer(request, known.for_handler.target, known.for_handler)
+            except RequestError as error:
+                return failed(error)
         target = parse_oip_target(request.target)
         if target is None:
             path = request.target.partition(b"?")[0][:300].decode("latin-1")
@@ -86,12 +95,21 @@ class OipRestHandler:
 
     # ---------------------------------------------------------------- inference
 
-    async def _infer(self, request: HttpRequest, target: OipTarget) -> HttpAnswer:
-        budget_ms = _budget_ms(request)
-        body = await self._body(request)
+    async def _infer(
+        self, request: HttpRequest, target: OipTarget, plain: _Plain | None = None
+    ) -> HttpAnswer:
+        """plain: the request's head says nothing but whom it is for."""
+        budget_ms = json_bytes = None
+        if plain is None:
+            budget_ms = _budget_ms(request)
+            _note_plain(request, target)
+        body = request.body
+        if plain is None or body is None:
+            body = await self._body(request)
         if not body:
             raise RequestError("malformed", "the body is empty, an inference request has one")
-        json_bytes = _json_bytes(request, len(body))
+        if plain is None:
+            json_bytes = _json_bytes(request, len(body))
         parameters = oip_json.scan_parameters(body, json_bytes)
         budget = budget_of(parameters, budget_ms)
         spec = self._server.directory.kept(target.model, target.version)
@@ -107,7 +125,7 @@ class OipRestHandler:
         )
         reply, parts = await self._bus.request(head, frames)
         failure = failure_of_reply(reply, parts)
-        is_stream = EVENT_STREAM in (request.header(b"accept") or b"")
+        is_stream = plain is None and EVENT_STREAM in (request.header(b"accept") or b"")
         if failure is not None:
             if is_stream:
                 return _event(orjson.dumps({"error": failure.message}))
@@ -190,6 +208,20 @@ class OipRestHandler:
         if not isinstance(document, dict) or not isinstance(document.get("parameters", {}), dict):
             raise RequestError("malformed", "the body or its parameters are not a JSON object")
         return document
+
+
+class _Plain(NamedTuple):
+    """What is known of a head without any of `_SAYING`: JSON comes, and JSON is to be the reply."""
+
+    target: OipTarget
+
+
+def _note_plain(request: HttpRequest, target: OipTarget) -> None:
+    known = request.known
+    if known is None or EVENT_STREAM in (request.header(b"accept") or b""):
+        return
+    if not any(request.header(name) is not None for name in _SAYING):
+        known.for_handler = _Plain(target)
 
 
 def failed(error: RequestError) -> HttpAnswer:

@@ -175,15 +175,10 @@ class _Application:
         told = tuple(
             [(key.encode(), text.encode()) for key, text in self._journal.reply_keys(exchange)]
         )
-        return answer._replace(headers=answer.headers + told)
+        return HttpAnswer(answer.status, answer.body, answer.headers + told, answer.content_type)
 
     def _begin(self, request: HttpRequest, client: object) -> Exchange:
-        given: dict[bytes, str] = {}
-        for name, value in request.headers:
-            if name in _GIVEN:
-                text = value.decode("latin-1")
-                # One that comes again is one value with the first, as in `HttpRequest.header`.
-                given[name] = f"{given[name]}, {text}" if name in given else text
+        given = _given(request)
         body_bytes = 0 if request.body is None else len(request.body)
         exchange = self._journal.begin(
             "rest", given.get(_REQUEST_ID), given.get(_TRACE), body_bytes, request.reading_ms
@@ -197,6 +192,22 @@ class _Application:
         content_type, text = await metrics(accept.decode("latin-1"))
         answer = HttpAnswer(200, text, (), content_type.encode())
         return await _packed(answer, request) if self._packs_replies else answer
+
+
+def _given(request: HttpRequest) -> dict[bytes, str]:
+    """The headers that say something here."""
+    known = request.known
+    if known is not None and isinstance(known.for_door, dict):
+        return known.for_door
+    given: dict[bytes, str] = {}
+    for name, value in request.headers:
+        if name in _GIVEN:
+            text = value.decode("latin-1")
+            # One that comes again is one value with the first, as in `HttpRequest.header`.
+            given[name] = f"{given[name]}, {text}" if name in given else text
+    if known is not None:
+        known.for_door = given
+    return given
 
 
 async def _packed(answer: HttpAnswer, request: HttpRequest) -> HttpAnswer:
