@@ -6,9 +6,11 @@ descriptor (epoll) stands for all of them, so a host waits for that and for the 
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ class Links:
         self._listening = listen(path)
         self._epoll = select.epoll()
         self._epoll.register(self._listening.fileno(), select.EPOLLIN)
+        self._spare = _open_spare()
         self._links: dict[bytes, LinkSocket] = {}
         self._ids: dict[int, bytes] = {}
         self._count = 0
@@ -68,26 +71,19 @@ class Links:
                 if events & ~select.EPOLLOUT:
                     for parts in link.receive():
                         receive(routing_id, parts, now_ns)
-            except RemoteProtocolError as error:
-                log.warning("link of a worker ended", error=str(error))
-                self._end(routing_id)
-                lose(routing_id)
-            except LinkLostError:
+            except (RemoteProtocolError, LinkLostError) as error:
+                if isinstance(error, RemoteProtocolError):
+                    log.warning("link of a worker ended", error=str(error))
                 self._end(routing_id)
                 lose(routing_id)
 
-    def send(self, routing_id: bytes, frames: list[Any]) -> bool:
-        """Send a message. Returns False if the link turns out to be gone."""
+    def send(self, routing_id: bytes, frames: list[Any]) -> None:
+        """Send a message. That its worker is gone is found out by `receive`."""
         link = self._links[routing_id]
         had_unsent = link.has_unsent
-        try:
-            link.send(frames)
-        except LinkLostError:
-            self._end(routing_id)
-            return False
+        link.send(frames)
         if link.has_unsent != had_unsent:
             self._watch(link)
-        return True
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED_MAX):
@@ -95,10 +91,18 @@ class Links:
                 connected, _ = self._listening.accept()
             except BlockingIOError:
                 return
-            except OSError as error:  # out of descriptors: those that are there go on
+            except OSError as error:
                 log.warning("a link was not accepted", error=str(error))
+                self._turn_away()
                 return
             self._add(connected)
+
+    def _turn_away(self) -> None:
+        """Descriptors have run out: close who waits, so that he does so where he pauses longer."""
+        os.close(self._spare)
+        with suppress(OSError):
+            self._listening.accept()[0].close()
+        self._spare = _open_spare()
 
     def _add(self, connected: socket.socket) -> None:
         self._count += 1
@@ -124,5 +128,11 @@ class Links:
         for routing_id in list(self._links):
             self._end(routing_id)
         self._epoll.close()
+        os.close(self._spare)
         self._listening.close()
         Path(self._path).unlink(missing_ok=True)
+
+
+def _open_spare() -> int:
+    """A descriptor that is kept for the moment in which there are no others."""
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

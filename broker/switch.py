@@ -35,8 +35,8 @@ RECEIVE_PER_TURN_MAX = 256
 #: Between two looks at who has read what; a client that gets more is looked at anyway.
 SETTLE_INTERVAL_NS = 1_000_000_000
 
-#: `sun_path` of a unix socket less its final zero byte (unix(7)).
-IPC_PATH_BYTES_MAX = 107
+#: Of the path of an ipc address.
+IPC_PATH_BYTES_MAX = limits.UNIX_PATH_BYTES_MAX
 
 #: Frames and bytes of an envelope: REQ makes up to 2 frames (an id, an empty one), each ROUTER of a
 #: proxy on the way one more.
@@ -201,8 +201,7 @@ class Switch:
                     client.deliver(parts)  # type: ignore[attr-defined]
             for routing_id, parts in to_workers.items():
                 if links is not None and routing_id in links:
-                    if not links.send(routing_id, parts):
-                        self._lose_worker(routing_id)
+                    links.send(routing_id, parts)
                 else:
                     self.is_touched = True
                     self._send_to_worker(routing_id, parts)

@@ -52,6 +52,9 @@ class KnownHeads:
         end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
         if end < len(_END) or len(data) - end != body_bytes or not request.is_kept_alive:
             return
+        # The parser also takes empty lines before a request.
+        if not data.startswith(b"%s %s " % (request.verb.encode("ascii"), request.target)):
+            return
         if self._learned - LEARNED_MIN >= self._hits // HITS_PER_LEARNED:
             return
         lengths = [value for name, value in headers if name == b"content-length"]

@@ -199,7 +199,7 @@ class LayoutMemo:
         """Remember the layout of a request that the dialect has decoded to these instances."""
         if self._allowance < LEARN_COST or not all(isinstance(frame, bytes) for frame in frames):
             return
-        if not frames or len(frames[-1]) > BODY_BYTES_MAX:
+        if not frames or sum(map(len, frames)) > BODY_BYTES_MAX:
             return
         inputs = self._inputs_of(instances)
         if inputs is None:

@@ -128,3 +128,6 @@ GROUP_RESULT_WAIT_MS = 10_000
 
 #: The same for the first batch of its shapes, for which every rank compiles its graph.
 GROUP_COMPILE_WAIT_MS = 600_000
+
+#: `sun_path` of a unix socket less its final zero byte (unix(7)).
+UNIX_PATH_BYTES_MAX = 107

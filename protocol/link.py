@@ -62,6 +62,11 @@ class LinkReader:
         """Where what comes next is wanted; None: anywhere, and then it goes to `take`."""
         return None if self._space is None else self._space[self._filled :]
 
+    @property
+    def is_within_message(self) -> bool:
+        """A message has begun and is not whole."""
+        return self._space is not None or bool(self._rest)
+
     def fill(self, size: int) -> list[Buffer] | None:
         """So many bytes were received into `room`. Returns the message once it is whole."""
         assert self._space is not None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from protocol import limits
 from protocol.link import VIEW_BYTES_MIN, LinkReader, message_head, size_of
 from protocol.native import Buffer
 
@@ -32,7 +35,8 @@ def link_path(workers_address: str) -> str | None:
     """Where the link of a broker is that has this address for workers; None = there is none."""
     if not workers_address.startswith("ipc://"):
         return None
-    return workers_address.removeprefix("ipc://") + SUFFIX
+    path = workers_address.removeprefix("ipc://") + SUFFIX
+    return path if len(os.fsencode(path)) <= limits.UNIX_PATH_BYTES_MAX else None
 
 
 class LinkSocket:
@@ -45,6 +49,7 @@ class LinkSocket:
         self._space = bytearray(RECEIVE_BYTES)
         self._view = memoryview(self._space)
         self._unsent: deque[memoryview] = deque()
+        self._is_cut = False
 
     @classmethod
     def connect(cls, path: str) -> LinkSocket:
@@ -69,41 +74,40 @@ class LinkSocket:
     def send(self, frames: Sequence[Any]) -> None:
         """Send a message; what the kernel does not take now waits here.
 
-        frames: bytes, views or `zmq.Frame`s; they are not changed before they have left. Raises
-        LinkLostError.
+        frames: bytes, views or `zmq.Frame`s; they are not changed before they have left. If the
+        other end is gone they are dropped; `receive` tells so, after what that end said last.
         """
+        if self._is_cut:
+            return
         head = message_head(frames)
-        if self._unsent:
-            self._unsent.extend(map(_view, (head, *frames)))
-            return
-        size = sum(map(size_of, frames))
-        try:
-            if size < VIEW_BYTES_MIN:
-                message = b"".join((head, *map(_as_bytes, frames)))
+        if not self._unsent and sum(map(size_of, frames)) < VIEW_BYTES_MIN:
+            message = b"".join((head, *map(_as_bytes, frames)))
+            try:
                 sent = self._socket.send(message)
-                if sent < len(message):
-                    self._unsent.append(memoryview(message)[sent:])
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._cut()
                 return
-        except BlockingIOError:
-            self._unsent.append(memoryview(message))
+            if sent < len(message):
+                self._unsent.append(memoryview(message)[sent:])
             return
-        except OSError as error:
-            raise LinkLostError(str(error)) from None
+        had_unsent = bool(self._unsent)
         self._unsent.extend(map(_view, (head, *frames)))
-        self.send_rest()
+        if not had_unsent:
+            self.send_rest()
 
     def send_rest(self) -> None:
-        """Send what waits, as far as it goes. Raises LinkLostError."""
+        """Send what waits, as far as it goes."""
         unsent = self._unsent
         while unsent:
             try:
-                sent = self._socket.sendmsg(
-                    [unsent[at] for at in range(min(len(unsent), PIECES_MAX))]
-                )
+                sent = self._socket.sendmsg(list(islice(unsent, PIECES_MAX)))
             except BlockingIOError:
                 return
-            except OSError as error:
-                raise LinkLostError(str(error)) from None
+            except OSError:
+                self._cut()
+                return
             while sent:
                 piece = unsent[0]
                 if len(piece) > sent:
@@ -113,6 +117,15 @@ class LinkSocket:
                 unsent.popleft()
             while unsent and not len(unsent[0]):
                 unsent.popleft()
+
+    def _cut(self) -> None:
+        self._is_cut = True
+        self._unsent.clear()
+
+    @property
+    def is_within_message(self) -> bool:
+        """A message has begun to come and is not whole."""
+        return self._reader.is_within_message
 
     def receive(self) -> list[list[Buffer]]:
         """The messages that are whole by what has come, one look at the kernel's buffer.

@@ -191,6 +191,11 @@ class WorkerSession:
         elif self.state == CONNECTING and not self._is_offered and now_ns >= self._offer_due_ns:
             self._offer(now_ns)
 
+    @property
+    def is_refused(self) -> bool:
+        """The broker is lost, or has sent us away: the next offer waits for its time."""
+        return self.state == CONNECTING and not self._is_offered
+
     def next_timer_ns(self) -> int | None:
         """When `handle_timer` has something to do; None when CLOSED."""
         if self.state == CLOSED:

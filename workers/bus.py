@@ -224,15 +224,12 @@ class Bus:
         outbox, connection = self._session.outbox, self._connection
         if connection is None or self._is_lost or not (outbox or connection.has_unsent):
             return
-        try:
-            connection.send(outbox)
-        except LinkLostError:
-            self._is_lost = True
+        connection.send(outbox)
 
     def _say_news(self) -> None:
         """Let the bus thread see what the main thread has changed. REQUIRES: the lock."""
         self._note_state()
-        if self._states or self._is_lost or self._has_unsent:
+        if self._states or self._is_lost or self._has_unsent or self._session.is_refused:
             self._bus_wake.write()
 
     @property
@@ -303,18 +300,30 @@ class Bus:
             self._main_wake.write()
 
     def _sleep(self) -> None:
-        connection = self._connection
-        descriptor = None
-        if connection is not None and connection.has_unsent and not self._is_lost:
-            descriptor = connection.fileno()  # only this thread closes it
-            self._bus_poll.register(descriptor, select.POLLOUT)
+        descriptor, events = self._what_to_watch()
+        if events:
+            self._bus_poll.register(descriptor, events)
         for ready, _ in self._bus_poll.poll(self._timeout_ms()):
             if ready == self._bus_wake.descriptor:
                 self._bus_wake.read()
             elif self._signals is not None and ready == self._signals.fileno():
                 self._signals.read()
-        if descriptor is not None:
+        if events:
             self._bus_poll.unregister(descriptor)
+
+    def _what_to_watch(self) -> tuple[int, int]:
+        """The connection's descriptor, which only this thread closes, and events; 0 = none.
+
+        What has begun to come is received to its end also while the main thread computes: it may
+        be large, and what the broker says of itself is behind it.
+        """
+        connection = self._connection
+        if connection is None or self._is_lost:
+            return -1, 0
+        events = select.POLLOUT if connection.has_unsent else 0
+        if connection.is_within_message and not self._is_main_here:
+            events |= select.POLLIN
+        return connection.fileno() if events else -1, events
 
     def _timeout_ms(self) -> int:
         with self._lock:

@@ -19,7 +19,7 @@ HANDSHAKE_MS = 5_000
 
 
 class Connection(Protocol):
-    """A connection; one thread at a time. What it raises: LinkLostError when it has ended."""
+    """A connection; one thread at a time."""
 
     #: `receive` has left something, which its descriptor may not tell
     may_have_more: bool
@@ -28,11 +28,18 @@ class Connection(Protocol):
     def has_unsent(self) -> bool:
         """It holds what it has taken; its descriptor tells when `send` gets it further."""
 
+    @property
+    def is_within_message(self) -> bool:
+        """A message has begun to come, and more of it may be there."""
+
     def fileno(self) -> int:
         """The descriptor to wait for."""
 
     def receive(self, is_there: bool, /) -> list[list[Buffer]]:
-        """What has come. is_there: something has, most likely. Raises RemoteProtocolError."""
+        """What has come. is_there: something has, most likely.
+
+        Raises: LinkLostError when it has ended, RemoteProtocolError.
+        """
 
     def send(self, outbox: list[list[Buffer]]) -> None:
         """Send messages, and take those out that need not be given again."""
@@ -66,6 +73,11 @@ class LinkConnection:
     def has_unsent(self) -> bool:
         """See `Connection`."""
         return self._link.has_unsent
+
+    @property
+    def is_within_message(self) -> bool:
+        """See `Connection`."""
+        return self._link.is_within_message
 
     def receive(self, _is_there: bool) -> list[list[Buffer]]:
         """See `Connection`."""
@@ -102,6 +114,7 @@ class DealerConnection:
     """A DEALER. It connects when a broker is there, and keeps what is sent until then."""
 
     has_unsent = False  # what it does not take stays in the outbox
+    is_within_message = False  # messages come whole
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         socket = self._socket = context.socket(zmq.DEALER)

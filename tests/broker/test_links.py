@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import select
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import zmq
 
+from protocol import control
 from protocol import head as heads
 from protocol.link_socket import LinkSocket, link_path
 from tests.broker.helpers import ready, reply, request
@@ -102,6 +107,45 @@ def test_what_a_worker_said_last_counts_though_its_link_has_ended(peers: Peers) 
     assert peers.receive(client)[1] == b"last words"
 
 
+def test_last_words_count_also_when_the_broker_says_something_after_them(peers: Peers) -> None:
+    link = worker(peers)
+    client = peers.socket(zmq.DEALER, peers.producers)
+    client.send_multipart(request(1))
+    peers.turn_until(lambda: peers.core.load()[0] == 1)
+    head, _ = receive(peers, link)
+    link.send(reply(heads.unpack(head).request_id, b"last words"))
+    link.close()
+    for _ in range(3):
+        peers.core.outbox.control(next(iter(peers.core.registration.workers)), control.Heartbeat())
+        peers.switch.flush()
+    assert peers.receive(client)[1] == b"last words"
+
+
+def test_who_comes_when_descriptors_have_run_out_is_turned_away(peers: Peers) -> None:
+    link = worker(peers)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    path = link_path(peers.workers)
+    stranger = socket.socket(socket.AF_UNIX)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (stranger.fileno() + 1, limits[1]))
+        holes = []
+        with suppress(OSError):
+            while True:
+                holes.append(os.open(os.devnull, os.O_RDONLY))
+        stranger.connect(path)
+        peers.switch.turn(sockets_are_due=False)
+        stranger.settimeout(DEADLINE_S)
+        assert stranger.recv(1) == b""
+        assert not select.select([peers.switch.links], [], [], 0)[0]  # nobody waits any more
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for hole in holes:
+            os.close(hole)
+        stranger.close()
+    worker(peers, "slot2").close()
+    link.close()
+
+
 def test_rubbish_ends_its_link_and_nothing_else(peers: Peers) -> None:
     link = worker(peers)
     path = link_path(peers.workers)
@@ -132,10 +176,11 @@ def test_a_worker_that_does_not_read_holds_up_nobody(peers: Peers) -> None:
     while answered < 4:
         assert time.monotonic() < until_s
         peers.switch.turn()
-        for head, *_ in other.receive():
-            if head[3] == heads.REQUEST:
-                other.send(reply(heads.unpack(head).request_id))
-                answered += 1
+        for parts in other.receive():
+            for head, _ in heads.split_parcels(parts):
+                if head[3] == heads.REQUEST:
+                    other.send(reply(heads.unpack(head).request_id))
+                    answered += 1
     assert stuck.receive() is not None
     stuck.close()
     other.close()

@@ -95,6 +95,13 @@ def test_a_read_that_is_more_than_one_request_teaches_nothing() -> None:
     assert found(heads, HEAD + b"1234") is None
 
 
+def test_empty_lines_before_a_request_are_no_head() -> None:
+    heads = KnownHeads()
+    data = b"\r\n\r\n" + HEAD
+    heads.learn(data, read([(b"content-length", b"%d" % len(HEAD))], HEAD))
+    assert found(heads, data) is None
+
+
 def test_clients_that_say_something_new_each_time_are_learned_from_only_so_often() -> None:
     heads = KnownHeads()
     for number in range(10 * HEADS_MAX):

@@ -154,6 +154,7 @@ def test_a_worker_gets_the_launch_document_of_the_contract(world: World) -> None
         "device_id": 0,
         "backend": "numpy",
         "workers_address": f"ipc://{world.run_directory}/workers.ipc",
+        "link_path": f"{world.run_directory}/workers.ipc.link",
         "worker_id": "add/12/device0",
         "generation": 1,
         "dec_key": "a2tra2tra2tra2tra2traw==",

@@ -110,6 +110,26 @@ def test_a_silent_broker_is_left_for_a_new_connection(place, start, open_broker)
         broker.close()
 
 
+def test_a_large_request_comes_while_the_worker_computes_and_the_broker_is_still_heard(
+    place, start, open_broker
+):
+    broker = open_broker(interval_ms=100, liveness=10)
+    try:
+        start(place.document())
+        broker.admit()
+        gate = place.gate()
+        broker.send(*request(1, "gated", {"path": gate}))
+        large = {"x1": X1, "x2": np.zeros(4_000_000, np.float32)}
+        broker.send(*request(2, "add", large, flags=head.FLAG_BODY_LARGE, body_frames=2))
+        for _ in range(30):  # three times as long as the worker bears silence
+            broker.send(*control.pack(control.Heartbeat()))
+            broker.receive(head.HEARTBEAT)
+        open_gate(gate, "open")
+        assert broker.replies(2).keys() == {1, 2}
+    finally:
+        broker.close()
+
+
 @pytest.mark.shows("F11", "F2")
 def test_no_reply_of_a_lost_connection_reaches_the_next_one(place, worker, broker):
     gate = place.gate()
