@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -299,6 +300,16 @@ def flooding(way: Flood) -> Leaving:
     return lambda: list(way.receive(0)), way.close
 
 
+def writer_of(gate: Path) -> int | None:
+    """The end of a FIFO that is written to, once somebody has opened it to read."""
+    try:
+        return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
+
+
 @pytest.mark.shows("F24", "R13")
 @pytest.mark.parametrize(
     "leave",
@@ -324,6 +335,7 @@ def test_a_thousand_that_wait_leave_at_once_and_no_worker_sees_one(
         before = client.stats()["counters"]
         # The worker is busy until the gate opens, and holds as much as it takes.
         held = [client.submit("probe", "gated", {"path": str(gate)})]
+        writer = wait_until(lambda: writer_of(gate))  # it has begun: what comes now waits for it
         held += [client.submit("probe", "double", {"x": ROW}) for _ in range(worker["credit"] - 1)]
         wait_until(lambda: in_flight(client) == len(held))
         go_on, go = leave(server)
@@ -338,7 +350,8 @@ def test_a_thousand_that_wait_leave_at_once_and_no_worker_sees_one(
             leaving_ms=(left_s - begin_s) * 1_000,
             taken_out_ms=(end_s - begin_s) * 1_000,
         )
-        gate.write_text("open")
+        os.write(writer, b"open")
+        os.close(writer)
         assert held[0].result(DEADLINE_S)[0]["text"] == "open"
         for future in held[1:]:
             assert future.result(DEADLINE_S)[0]["y"].tolist() == [2] * 4
