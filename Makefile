@@ -72,7 +72,7 @@ faults: setup ## run every test of a fault at full length, and write docs/reliab
 		--figures=docs/reliability/figures.json $(ARGS)
 	@$(BIN)/python -m docs.generate_reliability
 
-bench: setup ## measure W1 to W7, an hour; ARGS="--workloads w1,w2 --rounds 5 --peers triton,mosec"
+bench: setup ## measure W1 to W7, which is long; ARGS="--workloads w1,w2 --rounds 5 --peers triton,mosec"
 	@$(CHECK_LOADS)
 	@exec $(BIN)/python -m bench.run $(ARGS)
 
@@ -138,29 +138,23 @@ endef
 
 # What the tests use as clients and for certificates, each with the file or command that shows it is
 # there; on Debian and its kin root gets the packages installed.
-define CHECK_TOOLS
-for tool in curl:curl openssl:openssl faketime:faketime gcc:gcc npm:npm \
-		libzmq3-dev:/usr/include/zmq.h; do \
+# $(call NEED,target,package:sign …), a sign being a program or a file.
+define NEED
+for tool in $(2); do \
 	package=$${tool%%:*}; sign=$${tool#*:}; \
 	{ command -v "$$sign" >/dev/null || test -e "$$sign"; } && continue; \
 	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { \
-		echo "make test: no $$sign here; run: sudo apt-get install $$package" >&2; exit 1; }; \
+		echo "make $(1): no $$sign here; run: sudo apt-get install $$package" >&2; exit 1; }; \
 	apt-get update -qq && apt-get install -y -qq "$$package" >/dev/null || { \
-		echo "make test: apt-get install $$package failed" >&2; exit 1; }; \
+		echo "make $(1): apt-get install $$package failed" >&2; exit 1; }; \
 done
 endef
 
+CHECK_TOOLS = $(call NEED,test,curl:curl openssl:openssl faketime:faketime gcc:gcc npm:npm \
+	libzmq3-dev:/usr/include/zmq.h)
+
 # The load generators of `make bench`: written in C, for a slower one would measure itself.
-define CHECK_LOADS
-for tool in wrk:wrk h2load:nghttp2-client; do \
-	package=$${tool#*:}; \
-	command -v "$${tool%%:*}" >/dev/null && continue; \
-	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { \
-		echo "make bench: no $${tool%%:*} here; run: sudo apt-get install $$package" >&2; exit 1; }; \
-	apt-get update -qq && apt-get install -y -qq "$$package" >/dev/null || { \
-		echo "make bench: apt-get install $$package failed" >&2; exit 1; }; \
-done
-endef
+CHECK_LOADS = $(call NEED,bench,wrk:wrk nghttp2-client:h2load)
 
 # One line that says what is wrong, and on Debian and its kin, run by root, the cure itself:
 # there `venv` works only with a package of its own.

@@ -6,6 +6,7 @@ descriptor (epoll) stands for all of them, so a host waits for that and for the 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import RemoteProtocolError
-from protocol.link_socket import LinkLostError, LinkSocket, listen
+from protocol.link_socket import RECEIVE_BYTES, LinkLostError, LinkSocket, listen
 from telemetry.log import get_logger
 
 log = get_logger("BROKER")
@@ -26,6 +27,9 @@ _ID_PREFIX = b"\0link"
 
 #: Connections that are taken in one look.
 ACCEPTED_MAX = 64
+
+#: What `accept` says when the process, or the system, has no more to give.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 #: Who is told of what came, and of a link that is gone.
 Receive = Callable[[bytes, list[Any], int], None]
@@ -44,6 +48,8 @@ class Links:
         self._epoll = select.epoll()
         self._epoll.register(self._listening.fileno(), select.EPOLLIN)
         self._spare = _open_spare()
+        #: where all of them receive, one after the other
+        self._space = memoryview(bytearray(RECEIVE_BYTES))
         self._links: dict[bytes, LinkSocket] = {}
         self._ids: dict[int, bytes] = {}
         self._count = 0
@@ -92,6 +98,8 @@ class Links:
             except BlockingIOError:
                 return
             except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    continue  # what became of one connection before it was accepted (accept(2))
                 log.warning("a link was not accepted", error=str(error))
                 self._turn_away()
                 return
@@ -99,7 +107,8 @@ class Links:
 
     def _turn_away(self) -> None:
         """Descriptors have run out: close who waits, so that he does so where he pauses longer."""
-        os.close(self._spare)
+        if self._spare is not None:
+            os.close(self._spare)
         with suppress(OSError):
             self._listening.accept()[0].close()
         self._spare = _open_spare()
@@ -107,7 +116,7 @@ class Links:
     def _add(self, connected: socket.socket) -> None:
         self._count += 1
         routing_id = _ID_PREFIX + self._count.to_bytes(8, "big")
-        link = self._links[routing_id] = LinkSocket(connected)
+        link = self._links[routing_id] = LinkSocket(connected, self._space)
         self._ids[link.fileno()] = routing_id
         self._epoll.register(link.fileno(), select.EPOLLIN)
 
@@ -128,11 +137,15 @@ class Links:
         for routing_id in list(self._links):
             self._end(routing_id)
         self._epoll.close()
-        os.close(self._spare)
+        if self._spare is not None:
+            os.close(self._spare)
         self._listening.close()
         Path(self._path).unlink(missing_ok=True)
 
 
-def _open_spare() -> int:
-    """A descriptor that is kept for the moment in which there are no others."""
-    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+def _open_spare() -> int | None:
+    """A descriptor that is kept for the moment in which there are no others; None if it is now."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None

@@ -40,14 +40,16 @@ def link_path(workers_address: str) -> str | None:
 
 
 class LinkSocket:
-    """A connected, non-blocking unix socket; it belongs to one thread at a time."""
+    """A connected, non-blocking unix socket; it belongs to one thread at a time.
 
-    def __init__(self, connected: socket.socket) -> None:
+    space: where it receives, at least for the moment; None = space of its own.
+    """
+
+    def __init__(self, connected: socket.socket, space: memoryview | None = None) -> None:
         connected.setblocking(False)
         self._socket = connected
         self._reader = LinkReader()
-        self._space = bytearray(RECEIVE_BYTES)
-        self._view = memoryview(self._space)
+        self._view = memoryview(bytearray(RECEIVE_BYTES)) if space is None else space
         self._unsent: deque[memoryview] = deque()
         self._is_cut = False
 

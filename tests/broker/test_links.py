@@ -40,6 +40,15 @@ def worker(peers: Peers, name: str = "slot1", credit: int = 4) -> LinkSocket:
     return link
 
 
+def ask(peers: Peers, link: LinkSocket) -> tuple[zmq.Socket[bytes], int]:
+    """A client whose request is at the worker, and the request's ticket."""
+    client = peers.socket(zmq.DEALER, peers.producers)
+    client.send_multipart(request(1))
+    peers.turn_until(lambda: peers.core.load()[0] == 1)
+    head, _ = receive(peers, link)
+    return client, heads.unpack(head).request_id
+
+
 def test_a_worker_over_a_link_serves_clients_of_zeromq(peers: Peers) -> None:
     link = worker(peers)
     client = peers.socket(zmq.DEALER, peers.producers)
@@ -82,38 +91,29 @@ def test_large_bodies_go_both_ways(peers: Peers) -> None:
 
 def test_a_link_that_ends_is_a_worker_that_cannot_be_reached(peers: Peers) -> None:
     link = worker(peers)
-    client = peers.socket(zmq.DEALER, peers.producers)
-    client.send_multipart(request(1))
-    peers.turn_until(lambda: peers.core.load()[0] == 1)
-    head, _ = receive(peers, link)
+    _, ticket = ask(peers, link)
     link.close()
     peers.turn_until(lambda: any(w.lost_ns for w in peers.core.registration.workers.values()))
     # Another one gets the request once the supervisor's time to tell is over.
     other = worker(peers, "slot2")
     redelivered = heads.unpack(receive(peers, other)[0])
     assert redelivered.flags & heads.FLAG_REDELIVERED
-    assert redelivered.request_id != heads.unpack(head).request_id
+    assert redelivered.request_id != ticket
     other.close()
 
 
 def test_what_a_worker_said_last_counts_though_its_link_has_ended(peers: Peers) -> None:
     link = worker(peers)
-    client = peers.socket(zmq.DEALER, peers.producers)
-    client.send_multipart(request(1))
-    peers.turn_until(lambda: peers.core.load()[0] == 1)
-    head, _ = receive(peers, link)
-    link.send(reply(heads.unpack(head).request_id, b"last words"))
+    client, ticket = ask(peers, link)
+    link.send(reply(ticket, b"last words"))
     link.close()
     assert peers.receive(client)[1] == b"last words"
 
 
 def test_last_words_count_also_when_the_broker_says_something_after_them(peers: Peers) -> None:
     link = worker(peers)
-    client = peers.socket(zmq.DEALER, peers.producers)
-    client.send_multipart(request(1))
-    peers.turn_until(lambda: peers.core.load()[0] == 1)
-    head, _ = receive(peers, link)
-    link.send(reply(heads.unpack(head).request_id, b"last words"))
+    client, ticket = ask(peers, link)
+    link.send(reply(ticket, b"last words"))
     link.close()
     for _ in range(3):
         peers.core.outbox.control(next(iter(peers.core.registration.workers)), control.Heartbeat())
@@ -155,11 +155,8 @@ def test_rubbish_ends_its_link_and_nothing_else(peers: Peers) -> None:
             stranger.sendall(rubbish)
             peers.switch.turn()
             peers.switch.turn()
-    client = peers.socket(zmq.DEALER, peers.producers)
-    client.send_multipart(request(1))
-    peers.turn_until(lambda: peers.core.load()[0] == 1)
-    head, _ = receive(peers, link)
-    link.send(reply(heads.unpack(head).request_id, b"still here"))
+    client, ticket = ask(peers, link)
+    link.send(reply(ticket, b"still here"))
     assert peers.receive(client)[1] == b"still here"
     link.close()
 

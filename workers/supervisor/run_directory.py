@@ -3,7 +3,7 @@
     lock            flock'ed by the server's process; holds its pid as text
     control.sock    the supervisor's JSON lines (status, stop)
     producers.ipc   the broker's sockets
-    workers.ipc
+    workers.ipc, workers.ipc.link
     server.json     pid and addresses, for people and programs that look for them
 
 The directory is the user's own (0700): who cannot enter it cannot connect. Sockets left by a
@@ -20,14 +20,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from protocol import limits
+from protocol.link_socket import SUFFIX
+
 LOCK = "lock"
 CONTROL = "control.sock"
 PRODUCERS = "producers.ipc"
 WORKERS = "workers.ipc"
 SERVER = "server.json"
-
-#: `sun_path` of a unix socket less its final zero byte (unix(7)).
-IPC_PATH_BYTES_MAX = 107
 
 
 class RunDirectoryError(Exception):
@@ -51,9 +51,10 @@ def ipc_address(directory: Path, name: str) -> str:
 def check_ipc_path(path: Path) -> None:
     """Raises RunDirectoryError if a unix socket cannot have this path."""
     size = len(os.fsencode(path))
-    if size > IPC_PATH_BYTES_MAX:
+    if size > limits.UNIX_PATH_BYTES_MAX:
         raise RunDirectoryError(
-            f"socket path {path} of {size} B exceeds ipc_path_bytes_max {IPC_PATH_BYTES_MAX}: "
+            f"socket path {path} of {size} B exceeds ipc_path_bytes_max "
+            f"{limits.UNIX_PATH_BYTES_MAX}: "
             "choose a shorter run directory (--run-directory)"
         )
 
@@ -117,7 +118,7 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove every file but the lock."""
-        for name in (CONTROL, PRODUCERS, WORKERS, SERVER, SERVER + ".new"):
+        for name in (CONTROL, PRODUCERS, WORKERS, WORKERS + SUFFIX, SERVER, SERVER + ".new"):
             (self.path / name).unlink(missing_ok=True)
 
     def close(self) -> None:
