@@ -245,6 +245,19 @@ def test_other_frames_in_front_of_the_body_are_another_layout() -> None:
     assert memo.cut([]) is None
 
 
+def test_a_request_that_counts_the_bytes_of_its_json_has_no_layout() -> None:
+    """Arrays of a layout have any length, and the count would be wrong for them."""
+    number = head.DIALECT_OIP_JSON
+    one = method(("float32", (2,)))
+    array = np.array([12.5, 13.5], np.float32)  # as long as the array that a layout is tried with
+    (_, body) = frames_of(number, [array])
+    frames = [native.pack_meta({"model": "add", "json_bytes": len(body)}), body]
+    assert decoded(number, frames, one)[:2] == ([array.tobytes()], "")
+    assert learned(number, frames, one).cut(frames) is None
+    (_, longer) = frames_of(number, [np.array([12.125, 13.5], np.float32)])
+    assert decoded(number, [frames[0], longer], one) == "malformed"
+
+
 def test_a_view_is_left_to_the_dialect() -> None:
     frames = frames_of(head.DIALECT_OIP, [A, B])
     assert learned(head.DIALECT_OIP, frames).cut([memoryview(frames[0])]) is None
