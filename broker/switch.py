@@ -23,7 +23,7 @@ from broker.links import Links
 from broker.unread import UnreadReplies
 from protocol import head as heads
 from protocol import limits, mdp, native, status
-from protocol.link_socket import link_path
+from protocol.link_path import link_path
 from protocol.sockets import Again, receive_frames, send_frames
 from telemetry.log import get_logger
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from protocol.link_socket import link_path
+from protocol.link_path import link_path
 from workers.launch import GroupPlace
 from workers.servable.loader import resolve_version
 from workers.supervisor.start_error import StartError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -10,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from protocol import limits
 from protocol.link import VIEW_BYTES_MIN, LinkReader, message_head, size_of
 from protocol.native import Buffer
 
@@ -23,20 +21,9 @@ PIECES_MAX = 1_000
 #: Workers that connect at the same moment; after a broker's restart all of them do.
 CONNECTIONS_MAX = 512
 
-#: What the address of a broker for workers has behind it where workers of its host find the link.
-SUFFIX = ".link"
-
 
 class LinkLostError(Exception):
     """The other end is gone."""
-
-
-def link_path(workers_address: str) -> str | None:
-    """Where the link of a broker is that has this address for workers; None = there is none."""
-    if not workers_address.startswith("ipc://"):
-        return None
-    path = workers_address.removeprefix("ipc://") + SUFFIX
-    return path if len(os.fsencode(path)) <= limits.UNIX_PATH_BYTES_MAX else None
 
 
 class LinkSocket:

@@ -14,7 +14,8 @@ import zmq
 
 from protocol import control
 from protocol import head as heads
-from protocol.link_socket import LinkSocket, link_path
+from protocol.link_path import link_path
+from protocol.link_socket import LinkSocket
 from tests.broker.helpers import ready, reply, request
 from tests.broker.peers import DEADLINE_S, Peers
 

@@ -14,7 +14,8 @@ import pytest
 from protocol import limits
 from protocol.errors import RemoteProtocolError
 from protocol.link import FRAMES_MAX, VIEW_BYTES_MIN, LinkReader, message_head
-from protocol.link_socket import LinkLostError, LinkSocket, link_path, listen
+from protocol.link_path import link_path
+from protocol.link_socket import LinkLostError, LinkSocket, listen
 
 MESSAGES = [
     [b"head", b"body"],

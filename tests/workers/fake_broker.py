@@ -16,7 +16,8 @@ import numpy as np
 import zmq
 
 from protocol import control, head, native
-from protocol.link_socket import LinkLostError, LinkSocket, link_path, listen
+from protocol.link_path import link_path
+from protocol.link_socket import LinkLostError, LinkSocket, listen
 from protocol.values import Failure
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol import limits
-from protocol.link_socket import SUFFIX
+from protocol.link_path import SUFFIX
 
 LOCK = "lock"
 CONTROL = "control.sock"
