@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from broker.readiness import why_not_ready
@@ -44,7 +44,8 @@ class Counters:
 def totals(core: Core) -> dict[str, int]:
     """All counters but the reasons, with `answered` and `failed`."""
     counters = core.counters
-    counted = {name: getattr(counters, name) for name in counters.__slots__ if name != "reasons"}
+    names = (each.name for each in fields(counters) if each.name != "reasons")
+    counted = {name: getattr(counters, name) for name in names}
     counted["answered"] = core.book.answered()
     counted["failed"] = core.book.ended() - counted["answered"] - counters.cancelled
     return counted
