@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+import compiled
 from broker.readiness import why_not_ready
 from broker.service import WORKER_STATES, Service
 from protocol import control, method_tensors
@@ -58,6 +59,7 @@ def describe(core: Core, now_ns: int) -> dict[str, Any]:
     requests, request_bytes = core.load()
     counters = core.counters
     return {
+        "hot_path": compiled.kind(),
         "requests": requests,
         "request_bytes": request_bytes,
         "requests_max": core.settings.requests_max,
