@@ -5,7 +5,7 @@ SHELL       := /bin/sh
 .SHELLFLAGS := -eu -c
 MAKEFLAGS   += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup clients serve demo stop restart status test test-fast sim soak faults check format lint types lock clean bench bench-peers
+.PHONY: help setup compiled clients serve demo stop restart status test test-fast test-compiled sim soak faults check format lint types lock clean bench bench-peers
 
 # The interpreter that makes the environment: 3.11 or 3.12, which is what MindSpore has wheels for.
 # The system's own comes first: distributions build theirs with profile-guided optimization, others
@@ -30,47 +30,52 @@ MINUTES ?= 5
 TEST_PROCESSES ?= 3
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS passes flags on:  make serve ARGS="--grpc-port 0 --rest-port 0", make test ARGS="-k broker"'
 	@echo '  A second server beside the first has ports and MINDBUS_RUN_DIRECTORY of its own.'
 	@echo '  By hand: .venv/bin/mindbus --help'
 
-setup: $(STAMP) ## make the environment .venv from requirements.lock
+setup: $(STAMP) compiled ## make the environment .venv from requirements.lock, and compile the hot path
 
 serve: setup ## serve the demo models until Ctrl-C; ARGS: see `mindbus serve --help`
 	@$(BIN)/python -m examples.prepare_demo
 	@exec $(BIN)/mindbus serve --servable-directory build/servables $(ARGS)
 
-demo: setup ## send handwritten digits through every door of the running server
+demo: $(STAMP) ## send handwritten digits through every door of the running server
 	@exec $(BIN)/python -m examples.demo $(ARGS)
 
-stop: setup ## drain and stop the running server
+stop: $(STAMP) ## drain and stop the running server
 	@exec $(BIN)/mindbus stop $(ARGS)
 
-restart: setup ## replace every worker, one at a time, while everything keeps answering
+restart: $(STAMP) ## replace every worker, one at a time, while everything keeps answering
 	@exec $(BIN)/mindbus restart $(ARGS)
 
-status: setup ## show the running server's processes, doors and queues
+status: $(STAMP) ## show the running server's processes, doors and queues
 	@exec $(BIN)/mindbus status $(ARGS)
 
-clients: setup $(CLIENTS_STAMP) ## make the environment of tests/clients: tritonclient, kserve, perf_analyzer
+clients: $(STAMP) $(CLIENTS_STAMP) ## make the environment of tests/clients: tritonclient, kserve, perf_analyzer
 
 test: setup ## run all tests
 	@$(CHECK_TOOLS)
 	@$(MAKE) clients
 	@exec $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
-test-fast: setup ## run the tests that start no process and need no MindSpore, in seconds
+test-fast: $(STAMP) ## run the tests that start no process and need no MindSpore, in seconds
 	@exec $(BIN)/python -m pytest -m "not process and not mindspore and not long" $(ARGS)
 
-sim: setup ## run 10,000 seeds of the broker's simulator; ARGS="COUNT FIRST" for others
+test-compiled: $(STAMP) ## run the tests of test-fast against the compiled hot path
+	@MINDBUS_COMPILED=1 $(BIN)/python -m compiled
+	@MINDBUS_COMPILED=1 exec $(BIN)/python -m pytest \
+		-m "not process and not mindspore and not long and not pure" $(ARGS)
+
+sim: $(STAMP) ## run 10,000 seeds of the broker's simulator; ARGS="COUNT FIRST" for others
 	@exec $(BIN)/python -m tests.sim $(ARGS)
 
-soak: setup ## let everything go wrong at random for MINUTES=5; ARGS="--seed N --mode standalone"
+soak: $(STAMP) ## let everything go wrong at random for MINUTES=5; ARGS="--seed N --mode standalone"
 	@exec $(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
-faults: setup ## run every test of a fault at full length, and write docs/reliability.md
+faults: $(STAMP) ## run every test of a fault at full length, and write docs/reliability.md
 	@$(CHECK_TOOLS)
 	@$(MAKE) clients
 	@$(BIN)/python -m pytest tests -m shows --full --timeout 3600 \
@@ -86,18 +91,18 @@ bench-peers: setup ## install the servers that `make bench` compares with; ARGS=
 
 check: lint types test ## everything that decides whether a change is good
 
-format: setup ## rewrite the code as the formatter wants it
+format: $(STAMP) ## rewrite the code as the formatter wants it
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-lint: setup ## check style and form
+lint: $(STAMP) ## check style and form
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: setup ## check the types of the pure rooms
+types: $(STAMP) ## check the types of the pure rooms
 	@$(BIN)/mypy
 
-lock: setup ## renew requirements.lock from pyproject.toml; ARGS=--upgrade for new versions
+lock: $(STAMP) ## renew requirements.lock from pyproject.toml; ARGS=--upgrade for new versions
 	@$(BIN)/pip-compile $(ARGS) pyproject.toml
 	@$(BIN)/pip-compile --no-config --quiet --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
@@ -107,6 +112,10 @@ lock: setup ## renew requirements.lock from pyproject.toml; ARGS=--upgrade for n
 clean: ## remove the environment, the demo models and all caches
 	@rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache *.egg-info rank_* kernel_meta
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Says in one line if it cannot be; MINDBUS_COMPILED=0 leaves it.
+compiled: $(STAMP)
+	@$(BIN)/python -m compiled
 
 # Touched last, so that an interrupted installation is repeated. The checkout itself is installed
 # as a link, without asking any index: setuptools, which does it, comes from the lock.

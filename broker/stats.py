@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+import compiled
 from broker.readiness import why_not_ready
 from broker.service import WORKER_STATES, Service
 from protocol import control, method_tensors
@@ -44,7 +45,8 @@ class Counters:
 def totals(core: Core) -> dict[str, int]:
     """All counters but the reasons, with `answered` and `failed`."""
     counters = core.counters
-    counted = {name: getattr(counters, name) for name in counters.__slots__ if name != "reasons"}
+    names = (each.name for each in fields(counters) if each.name != "reasons")
+    counted = {name: getattr(counters, name) for name in names}
     counted["answered"] = core.book.answered()
     counted["failed"] = core.book.ended() - counted["answered"] - counters.cancelled
     return counted
@@ -57,6 +59,7 @@ def describe(core: Core, now_ns: int) -> dict[str, Any]:
     requests, request_bytes = core.load()
     counters = core.counters
     return {
+        "hot_path": compiled.kind(),
         "requests": requests,
         "request_bytes": request_bytes,
         "requests_max": core.settings.requests_max,

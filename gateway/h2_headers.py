@@ -8,8 +8,9 @@ the same until something does, so it is read once. Our own blocks use no table o
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from hpack import Decoder, HPACKError
@@ -83,7 +84,8 @@ class HeaderReader:
         if known is not None:
             return known
         table = self._decoder.header_table
-        entries = table.dynamic_entries
+        # Compared by identity below: mypyc makes new tuples of those whose type it knows.
+        entries: deque[Any] = table.dynamic_entries
         before = (entries[0] if entries else None, len(entries), table.maxsize)
         try:
             fields = self._decoder.decode(block, raw=True)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import compiled
+
 if TYPE_CHECKING:
     from mindbus.async_bus_client import AsyncBusClient
     from mindbus.bus_client import BusClient
     from mindbus.bus_errors import BusError
     from mindbus.retry import Retry
+
+compiled.use()
 
 __all__ = ["AsyncBusClient", "BusClient", "BusError", "Retry"]
 

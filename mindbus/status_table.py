@@ -75,6 +75,7 @@ def format_status(status: Mapping[str, Any]) -> str:
         rows = [_service_row(service) for service in broker["services"]]
         lines += [*_table(SERVICE_HEADINGS, rows), ""]
     counters = broker["counters"]
+    lines.append(f"hot path       {broker['hot_path']}")
     lines.append(
         f"requests {broker['requests']} of {broker['requests_max']}; since the broker's start "
         f"{counters['answered']} answered, {counters['failed']} failed, "

@@ -102,34 +102,6 @@ class Layout:
         return self.echo
 
 
-class Packed(NamedTuple):
-    """A request that was cut: one instance. inputs: bytes of each, in the order of the method's."""
-
-    memo: LayoutMemo
-    layout: Layout
-    inputs: tuple[bytes, ...]
-    request_id: str
-
-    def unpack(self) -> Instance:
-        """The instance, in the shapes of the model."""
-        return self.memo.unpack(self.inputs)
-
-    def echo(self) -> object:
-        """What the reply needs of the request, for who encodes it by the dialect."""
-        return self.layout.echo_with(self.request_id)
-
-    def fill(self, batch: PackedBatch, row: int) -> list[Buffer] | None:
-        """The reply; None if the dialect has to encode it."""
-        layout, request_id = self.layout, self.request_id
-        id_size = len(request_id)
-        if id_size and self.memo.is_json:
-            id_size = 1  # its length does not matter
-        if batch.form is not layout.form or id_size != layout.id_size:
-            self.memo.choose_filler(layout, batch.form, id_size)
-        filler = layout.filler
-        return None if filler is None else filler.fill(batch, row, request_id)
-
-
 class LayoutMemo:
     """The layouts of requests for one method, in one dialect.
 
@@ -287,3 +259,31 @@ class LayoutMemo:
         if self._style is None:
             return learn_binary_reply(sample)
         return learn_json_reply(sample, self._style)
+
+
+class Packed(NamedTuple):
+    """A request that was cut: one instance. inputs: bytes of each, in the order of the method's."""
+
+    memo: LayoutMemo
+    layout: Layout
+    inputs: tuple[bytes, ...]
+    request_id: str
+
+    def unpack(self) -> Instance:
+        """The instance, in the shapes of the model."""
+        return self.memo.unpack(self.inputs)
+
+    def echo(self) -> object:
+        """What the reply needs of the request, for who encodes it by the dialect."""
+        return self.layout.echo_with(self.request_id)
+
+    def fill(self, batch: PackedBatch, row: int) -> list[Buffer] | None:
+        """The reply; None if the dialect has to encode it."""
+        layout, request_id = self.layout, self.request_id
+        id_size = len(request_id)
+        if id_size and self.memo.is_json:
+            id_size = 1  # its length does not matter
+        if batch.form is not layout.form or id_size != layout.id_size:
+            self.memo.choose_filler(layout, batch.form, id_size)
+        filler = layout.filler
+        return None if filler is None else filler.fill(batch, row, request_id)

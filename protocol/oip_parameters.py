@@ -28,7 +28,8 @@ from protocol.oip_results import check_outputs
 from protocol.oip_tensor import CONTENT_BASE64, CONTENT_BYTES, CONTENT_TYPES
 from protocol.values import MethodSignature
 
-Parameters = Mapping[str, bool | int | float | str]
+#: By name; a JSON client may send values of any kind.
+Parameters = Mapping[str, object]
 
 US_PER_MS = 1_000
 
@@ -101,7 +102,7 @@ class Echo(NamedTuple):
     wants_final: bool = False
 
     @property
-    def reply_parameters(self) -> Parameters:
+    def reply_parameters(self) -> Mapping[str, bool]:
         """The parameters of the reply."""
         return {"triton_final_response": True} if self.wants_final else {}
 

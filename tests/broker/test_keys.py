@@ -186,6 +186,7 @@ def test_a_key_whose_request_is_refused_stands_for_nothing() -> None:
     assert answer_all(core) == 1
 
 
+@pytest.mark.pure
 def test_the_memory_of_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ANSWERS_BYTES_MAX", 10_000)
     core = broker_with_worker()

@@ -187,6 +187,15 @@ def test_the_same_header_block_is_read_again_when_the_table_has_changed() -> Non
         assert head.metadata == {name: value for name, value in fields if name in kept}
 
 
+def test_a_block_that_changes_nothing_of_the_table_is_read_once() -> None:
+    encoder, reader = Encoder(), HeaderReader(frozenset(NAMES))
+    blocks = [encoder.encode(FIELDS) for _ in range(3)]
+    first, second, third = [reader.read(block) for block in blocks]
+    assert blocks[1] == blocks[2] != blocks[0]
+    assert first == second
+    assert third is second
+
+
 @pytest.mark.parametrize(
     ("timeout", "ns"),
     [("5S", 5 * 10**9), ("1H", 3_600 * 10**9), ("2M", 120 * 10**9), ("30m", 30_000_000),
@@ -603,6 +612,7 @@ def test_a_bomb_of_compressed_messages_is_not_unpacked_beyond_what_is_taken() ->
     assert not ours.calls
 
 
+@pytest.mark.pure
 def test_what_lies_here_of_all_calls_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(h2_connection, "HELD_BYTES_MAX", 1_000_000)
     sink = Recorder()
@@ -652,6 +662,7 @@ def test_what_has_no_meaning_here_is_ignored() -> None:
     assert pair.call(b"x")
 
 
+@pytest.mark.pure
 def test_too_many_calls_at_once_are_refused_and_those_before_them_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -181,6 +181,7 @@ def test_a_refusal_is_answered_without_a_look_at_the_sockets(directory: str) -> 
     asyncio.run(asyncio.wait_for(main(), DEADLINE_S))
 
 
+@pytest.mark.pure
 def test_a_bug_of_the_broker_ends_it_and_leaves_nobody_waiting(directory: str) -> None:
     class Faulty(Core):
         def handle_timer(self, now_ns: int) -> None:

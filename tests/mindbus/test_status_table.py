@@ -57,6 +57,7 @@ def roll(*states: str, failure: str | None = None, waits_for: str | None = None)
 
 
 STATS = {
+    "hot_path": "compiled",
     "requests": 3,
     "requests_max": 10,
     "counters": {"answered": 5, "failed": 1, "refused": 0, "redispatched": 2},
@@ -132,6 +133,7 @@ def test_the_table_is_aligned_and_complete() -> None:
         "SERVICE  WORKERS  QUEUED  OLDEST  SECOND ATTEMPTS  READY",
         "add/1    1        2       1.2 s   2                ready",
         "",
+        "hot path       compiled",
         (
             "requests 3 of 10; since the broker's start 5 answered, 1 failed, 0 refused, "
             "2 redispatched"

@@ -29,6 +29,8 @@ class Watch:
         self._dispatched: dict[bytes, int] = {}
         self._drained: set[bytes] = set()
         self._ticket_last = 0
+        #: between versions the order can be told only if each move is seen
+        self._knows_order = True
         # One event may move a request to another version and back, behind the others.
         rehome = core.registration.rehome
 
@@ -36,7 +38,10 @@ class Watch:
             rehome(service, now_ns)
             self.note_displaced()
 
-        core.registration.rehome = watched_rehome  # type: ignore[method-assign]
+        try:
+            core.registration.rehome = watched_rehome  # type: ignore[method-assign]
+        except AttributeError:  # a core that is compiled keeps its methods
+            self._knows_order = not has_versions
 
     def note_arrival(self, parts: list[Any]) -> None:
         """A client's message is about to reach the core."""
@@ -113,7 +118,7 @@ class Watch:
             # Requests of one service wait in line with those of the same method and level.
             is_displaced = payload in self._displaced or self._bound[payload] != worker.service.key
             self._displaced.add(payload)
-            if is_displaced:
+            if is_displaced or not self._knows_order:
                 continue
             line = worker.service.key + head.method + bytes((level_of(frame),))
             arrival, key = self._arrivals[payload], line

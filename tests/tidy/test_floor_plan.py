@@ -13,13 +13,16 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOF = ("mindbus", "mindspore_serving", "bench", "examples", "docs")
 FLOOR_2 = ("gateway", "broker", "workers")
 FLOOR_1 = ("protocol", "telemetry")
-OURS = (*ROOF, *FLOOR_2, *FLOOR_1, "tests")
+#: Makes extensions of the other rooms, and finds them; knows nothing of what is in them.
+GROUND = ("compiled",)
+OURS = (*ROOF, *FLOOR_2, *FLOOR_1, *GROUND, "tests")
 
 #: What a room may import of ours, besides itself.
 ALLOWED = {
-    **{room: {*ROOF, *FLOOR_2, *FLOOR_1} for room in ROOF},
-    **{room: set(FLOOR_1) for room in FLOOR_2},
-    **{room: set() for room in FLOOR_1},
+    **{room: {*ROOF, *FLOOR_2, *FLOOR_1, *GROUND} for room in ROOF},
+    **{room: {*FLOOR_1, *GROUND} for room in FLOOR_2},
+    **{room: set(GROUND) for room in FLOOR_1},
+    **{room: set() for room in GROUND},
 }
 
 #: Modules that do I/O, or bring a library that does. Only shell files may import them.
@@ -142,7 +145,7 @@ def walk_run_time(tree: ast.AST) -> Iterator[ast.AST]:
         yield from walk_run_time(node)
 
 
-@pytest.mark.parametrize("room", [*ROOF, *FLOOR_2, *FLOOR_1])
+@pytest.mark.parametrize("room", [*ROOF, *FLOOR_2, *FLOOR_1, *GROUND])
 def test_a_room_imports_only_what_is_below_it(room: str) -> None:
     for path in sources(room):
         foreign = (imports(path) & set(OURS)) - {room} - ALLOWED[room]

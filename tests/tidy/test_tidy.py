@@ -17,6 +17,7 @@ ROOMS = (
     "gateway",
     "mindbus",
     "mindspore_serving",
+    "compiled",
     "examples",
     "bench",
 )

@@ -210,6 +210,7 @@ def stumble(work: Work) -> Any:
     raise ZeroDivisionError("a secret of the inside")
 
 
+@pytest.mark.pure
 def test_a_bug_costs_what_is_in_hand_on_either_thread(place: Place) -> None:
     right = place.executor.run
     place.executor.run = stumble  # type: ignore[method-assign]
@@ -222,6 +223,7 @@ def test_a_bug_costs_what_is_in_hand_on_either_thread(place: Place) -> None:
     assert place.answer(3)[3] == [5]
 
 
+@pytest.mark.pure
 def test_a_bug_behind_the_computing_ends_the_worker_instead_of_hanging_it(place: Place) -> None:
     place.executor.run = lambda work: []  # type: ignore[method-assign]
     place.add(1, "model", 1)

@@ -7,17 +7,19 @@ import pytest
 
 from protocol.values import Failure, MethodSignature, RequestSpec
 from workers.servable.declarations import ModelStage, Placeholder
-from workers.stages.rows import PendingRequest, Plan, Step
+from workers.stages.rows import PendingRequest, Plan, Step, Subgraph
 from workers.stages.scheduler import SHORT_IF_IDLE_NS, SHORT_NS, SLICE_NS, Scheduler
 
 FAR_NS = 1 << 62
 PER_ROW_MAX = 32
 
+A, B = Subgraph("A", 0), Subgraph("B", 0)
+
 #: Methods by name: per step the model or None, rows per work, and whether it is called per row.
 METHODS = {
-    "prepared": [(None, PER_ROW_MAX, True), ("A", 4, False), (None, 3, False)],
-    "plain": [("A", 4, False)],
-    "other": [("B", 2, False)],
+    "prepared": [(None, PER_ROW_MAX, True), (A, 4, False), (None, 3, False)],
+    "plain": [(A, 4, False)],
+    "other": [(B, 2, False)],
     "python": [(None, 4, False)],
     "echo": [],
 }

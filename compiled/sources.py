@@ -1,0 +1,47 @@
+"""Which of our files a compilation depends on."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+
+def path_of(module: str) -> str:
+    """The file of a module, from the root; packages are never compiled."""
+    return module.replace(".", "/") + ".py"
+
+
+def closure(root: Path, modules: Iterable[str]) -> list[str]:
+    """The files of the modules, and of all that they import of ours, at any remove.
+
+    Also what only type checkers see: mypyc takes types and constants of there.
+    """
+    found: set[str] = set()
+    waiting = [path_of(module) for module in modules]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            tree = ast.parse((root / path).read_bytes(), path)
+            waiting += {file for name in _imports(tree) for file in _files(root, name)}
+    return sorted(found)
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _files(root: Path, name: str) -> Iterator[str]:
+    """The files that a dotted name stands for, if it is ours: of it and of its packages."""
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1):
+        place = "/".join(parts[:count])
+        for path in (f"{place}.py", f"{place}.pyi", f"{place}/__init__.py"):
+            if (root / path).is_file():
+                yield path
