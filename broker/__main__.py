@@ -47,11 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m broker", description="The MindBus broker.")
     parser.add_argument("--producers", action="append", metavar="ADDRESS", default=[])
     parser.add_argument("--workers", metavar="ADDRESS")
-    parser.add_argument("--requests-max", type=int, default=Settings.requests_max)
+    parser.add_argument("--requests-max", type=int, default=Settings().requests_max)
     parser.add_argument("--grace-ms", type=int, default=GRACE_MS_DEFAULT)
     for name in HEARTBEAT_SETTINGS:
         flag = "--" + name.replace("_", "-")
-        default = getattr(Settings, name)
+        default = getattr(Settings(), name)
         parser.add_argument(flag, type=_positive, default=default, metavar="N")
     parser.add_argument("--stdin", action="store_true", help="read the settings from stdin")
     flags = parser.parse_args(arguments)
@@ -74,11 +74,8 @@ def run(document: dict[str, Any]) -> int:
     report_fd = os.environ.get(REPORT_FD)
     if report_fd is not None:
         follow_orders(int(report_fd))
-    settings = Settings(
-        requests_max=document.get("requests_max", Settings.requests_max),
-        ready_ms=document.get("ready_ms", Settings.ready_ms),
-        **{name: document[name] for name in HEARTBEAT_SETTINGS if name in document},
-    )
+    names = ("requests_max", "ready_ms", *HEARTBEAT_SETTINGS)
+    settings = Settings(**{name: document[name] for name in names if name in document})
     core = Core(settings)
     for key in document.get("services", ()):
         core.registration.expect(key.encode(), time.monotonic_ns())

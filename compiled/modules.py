@@ -19,9 +19,9 @@ _PROTOCOL = """
 """
 
 _GATEWAY = """
-    h2_blocks h2_call h2_calls h2_connection h2_farewell h2_frames h2_headers h2_patience h2_replies
-    http_arriving http_known http_messages http_replies journal models numbers oip_rest_target
-    requests
+    exchange forward grpc_calls h2_blocks h2_call h2_calls h2_connection h2_farewell h2_frames
+    h2_headers h2_patience h2_replies http_arriving http_forward http_known http_messages
+    http_replies journal models numbers oip_rest_target requests
 """
 
 _STAGES = """

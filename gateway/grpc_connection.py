@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 from gateway.exchange import Exchange
-from gateway.grpc_rpcs import GrpcService, Inbox
+from gateway.grpc_calls import Inbox
+from gateway.grpc_rpcs import GrpcService
 from gateway.h2_call import Call, CallError
 from gateway.h2_connection import Http2Connection
 from gateway.h2_errors import Http2Error
 from gateway.h2_headers import REASON_KEY, trailers
 from gateway.journal import REQUEST_ID_KEY, TRACE_KEY
 from gateway.requests import IDEMPOTENCY_KEY, PRIORITY_KEY
+from gateway.stall_watch import StallWatch
 from protocol import limits, status
 from protocol.errors import RequestError
 
@@ -56,8 +58,7 @@ class GrpcConnection(asyncio.Protocol):
         #: runs until the client has said that it speaks HTTP/2
         self._opening: asyncio.TimerHandle | None = None
         #: runs while more is unsent than the transport likes to hold, and at the end
-        self._stalled: asyncio.TimerHandle | None = None
-        self._unsent_bytes = 0
+        self._stall_watch: StallWatch = cast(StallWatch, None)
         #: done when the connection is closed
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
@@ -66,6 +67,7 @@ class GrpcConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self._transport = cast(asyncio.Transport, transport)
+        self._stall_watch = StallWatch(self._transport, STALL_S, self._transport.abort)
         self._peer = transport.get_extra_info("peername") or "unix:"
         self._connections.add(self)
         self._opening = self._loop.call_later(PREFACE_S, self._check_preface)
@@ -91,12 +93,12 @@ class GrpcConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not take what is written; see that it goes on."""
         self._http2.replies.is_paused = True
-        self._watch_writing()
+        self._stall_watch.begin()
 
     def resume_writing(self) -> None:
         """It takes it again."""
         self._http2.replies.is_paused = False
-        self._stop_watching()
+        self._stall_watch.stop()
         assert self._transport is not None
         if self._is_read_paused:
             self._is_read_paused = False
@@ -104,34 +106,16 @@ class GrpcConnection(asyncio.Protocol):
         self._http2.go_on()
         self._flush()
 
-    def _watch_writing(self) -> None:
-        self._stop_watching()
-        assert self._transport is not None
-        self._unsent_bytes = self._transport.get_write_buffer_size()
-        self._stalled = self._loop.call_later(STALL_S, self._check_writing)
-
-    def _check_writing(self) -> None:
-        assert self._transport is not None
-        if self._transport.get_write_buffer_size() == self._unsent_bytes:
-            self._transport.abort()
-        else:
-            self._watch_writing()
-
-    def _stop_watching(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-
     def _close(self) -> None:
         """Close once everything is written; a client that takes nothing of it is given up."""
         assert self._transport is not None
         if not self._transport.is_closing():
-            self._watch_writing()
+            self._stall_watch.begin()
             self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """The connection is closed, by whomever."""
-        self._stop_watching()
+        self._stall_watch.stop()
         if self._opening is not None:
             self._opening.cancel()
         self._connections.discard(self)
@@ -236,7 +220,9 @@ class GrpcConnection(asyncio.Protocol):
             inbox.task.cancel()
 
     def _start(self, call: Call, inbox: Inbox) -> None:
-        inbox.task = self._loop.create_task(inbox.rpc.answer(self, call, inbox))
+        rpc = inbox.rpc
+        if rpc.forward is None or not rpc.forward(self, call, inbox):
+            inbox.task = self._loop.create_task(rpc.answer(self, call, inbox))
 
     def _expire(self, call: Call) -> None:
         if not call.is_closed:

@@ -3,99 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from gateway.exchange import Exchange
+from gateway.forward import Forwarder
+from gateway.grpc_calls import (
+    CodeOf,
+    Connection,
+    ForwardedCall,
+    Inbox,
+    budget_ms_of,
+    fail,
+    fail_by_bug,
+)
 from gateway.h2_call import Call
-from gateway.h2_headers import REASON_KEY, trailers
+from gateway.h2_headers import trailers
 from gateway.journal import Journal
 from gateway.rare_warning import RareWarning
-from gateway.requests import RETRY_AFTER_MS
 from gateway.rpcs import BothStreams, Rpcs, ServerStream, Unary
 from protocol import status
 from protocol.errors import RequestError
 from protocol.status import REASONS
-from telemetry.log import get_logger
-
-log = get_logger("GATEWAY")
 
 PREDICT = "/mindspore.serving.proto.MSService/Predict"
-
-#: When a client of gRPC that retries by itself may do so, in ms (of a reason that may be retried).
-PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 #: Statuses of refused calls of `Predict`; others are INVALID_ARGUMENT.
 _PREDICT_CODES = {
     "unread_bytes_full": status.RESOURCE_EXHAUSTED,
     "body_too_large": status.RESOURCE_EXHAUSTED,
 }
-
-NS_PER_MS = 1_000_000
-
-#: Which code a failed call ends with.
-CodeOf = Callable[[RequestError], int]
-
-
-class Inbox:
-    """What a call has received and nobody has taken yet, and who answers it."""
-
-    __slots__ = (
-        "deadline_ns",
-        "has_ended",
-        "messages",
-        "news",
-        "room",
-        "rpc",
-        "task",
-        "timer",
-        "why_dropped",
-    )
-
-    def __init__(self, rpc: Rpc) -> None:
-        self.rpc = rpc
-        self.messages: deque[bytes] = deque()
-        self.has_ended = False
-        #: who waits for a message, and who for room in the client's window
-        self.news: asyncio.Future[None] | None = None
-        self.room: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] | None = None
-        #: when the client stops to wait, monotonic; None = never
-        self.deadline_ns: int | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        #: the reason, if the task is cancelled
-        self.why_dropped = "cancelled"
-
-    def cancel_timer(self) -> None:
-        """The call is over before its deadline."""
-        if self.timer is not None:
-            self.timer.cancel()
-
-
-class Connection(Protocol):
-    """What those who answer ask of a connection."""
-
-    def begin_exchange(self, call: Call, request_bytes: int) -> Exchange:
-        """Enter a call."""
-
-    def check_reply(self, body: bytes) -> None:
-        """Raises RequestError if a reply is too large, or too much is unread already."""
-
-    def reply(self, call: Call, body: bytes, end: bytes) -> None:
-        """Send the only reply of a call, and its end."""
-
-    def send(self, call: Call, body: bytes) -> Awaitable[None]:
-        """Send one of several replies; back when the client's window has taken it."""
-
-    def finish(self, call: Call, end: bytes) -> None:
-        """End a call after what was sent."""
-
-    def messages(self, call: Call) -> AsyncIterator[bytes]:
-        """The messages of a call, as they come; what is not taken is not asked for."""
 
 
 class PredictHandler(Protocol):
@@ -104,12 +42,20 @@ class PredictHandler(Protocol):
     def predict(self, body: bytes, budget_ms: int | None) -> Awaitable[bytes]:
         """Answer one message. Raises RequestError for bytes that are none."""
 
+    @property
+    def forwarder(self) -> Forwarder | None:
+        """What forwards messages that need no more than that; None = there are none."""
+
 
 class Rpc(NamedTuple):
-    """How an RPC is answered. takes_stream: from its first message on, else once it is there."""
+    """How an RPC is answered. takes_stream: from its first message on, else once it is there.
+
+    forward: answers a call without a task, if it can.
+    """
 
     answer: Callable[[Connection, Call, Inbox], Coroutine[Any, Any, None]]
     takes_stream: bool = False
+    forward: Callable[[Connection, Call, Inbox], bool] | None = None
 
 
 class GrpcService:
@@ -128,16 +74,42 @@ class GrpcService:
         self.journal = journal
         #: of a client that broke the protocol
         self.warn = RareWarning("gRPC connection ended")
-        self.rpcs: dict[str, Rpc] = {PREDICT: self._unary(handler.predict, _predict_code_of)}
+        self.rpcs: dict[str, Rpc] = {
+            PREDICT: self._unary(handler.predict, handler.forwarder, _predict_code_of)
+        }
         for name, unary in rpcs.unary.items():
-            self.rpcs[name] = self._unary(unary, _code_of)
+            self.rpcs[name] = self._unary(unary, rpcs.forwarders.get(name), _code_of)
         for name, stream in rpcs.server_streams.items():
             self.rpcs[name] = Rpc(partial(_answer_one, journal, stream))
         for name, both in rpcs.both_streams.items():
             self.rpcs[name] = Rpc(partial(_answer_stream, journal, both), takes_stream=True)
 
-    def _unary(self, answer: Unary, code_of: CodeOf) -> Rpc:
-        return Rpc(partial(_answer_unary, self.journal, answer, code_of))
+    def _unary(self, answer: Unary, forwarder: Forwarder | None, code_of: CodeOf) -> Rpc:
+        forward = None
+        if forwarder is not None:
+            forward = partial(_forward, self.journal, forwarder, code_of)
+        return Rpc(partial(_answer_unary, self.journal, answer, code_of), forward=forward)
+
+
+def _forward(
+    journal: Journal,
+    forwarder: Forwarder,
+    code_of: CodeOf,
+    connection: Connection,
+    call: Call,
+    inbox: Inbox,
+) -> bool:
+    body = inbox.messages[0]
+    plan = forwarder.look(body)
+    if plan is None:
+        return False
+    inbox.messages.clear()
+    exchange = connection.begin_exchange(call, len(body))
+    inbox.task = forwarded = ForwardedCall(
+        forwarder, plan, exchange, journal, code_of, connection, call, inbox
+    )
+    forwarded.begin(body, budget_ms_of(inbox))
+    return True
 
 
 async def _answer_unary(
@@ -152,7 +124,7 @@ async def _answer_unary(
     exchange = connection.begin_exchange(call, len(body))
     size = 0
     try:
-        reply = await answer(body, _budget_ms(inbox))
+        reply = await answer(body, budget_ms_of(inbox))
         connection.check_reply(reply)
         end = trailers(status.OK, "", journal.reply_keys(exchange))
         connection.reply(call, reply, end)
@@ -160,9 +132,9 @@ async def _answer_unary(
     except asyncio.CancelledError:
         exchange.fail(inbox.why_dropped)
     except RequestError as error:
-        _fail(journal, connection, call, exchange, error, code_of(error))
+        fail(journal, connection, call, exchange, error, code_of(error))
     except Exception:
-        _fail_by_bug(journal, connection, call, exchange)
+        fail_by_bug(journal, connection, call, exchange)
     finally:
         inbox.cancel_timer()
         journal.end(exchange, size)
@@ -178,7 +150,7 @@ async def _answer_one(
 async def _answer_stream(
     journal: Journal, answer: BothStreams, connection: Connection, call: Call, inbox: Inbox
 ) -> None:
-    replies = answer(connection.messages(call), _budget_ms(inbox))
+    replies = answer(connection.messages(call), budget_ms_of(inbox))
     await _carry(journal, connection, call, inbox, replies, 0)
 
 
@@ -203,43 +175,12 @@ async def _carry(
     except asyncio.CancelledError:
         exchange.fail(inbox.why_dropped)
     except RequestError as error:
-        _fail(journal, connection, call, exchange, error, _code_of(error))
+        fail(journal, connection, call, exchange, error, _code_of(error))
     except Exception:
-        _fail_by_bug(journal, connection, call, exchange)
+        fail_by_bug(journal, connection, call, exchange)
     finally:
         inbox.cancel_timer()
         journal.end(exchange, size)
-
-
-def _fail(
-    journal: Journal,
-    connection: Connection,
-    call: Call,
-    exchange: Exchange,
-    error: RequestError,
-    code: int,
-) -> None:
-    exchange.fail(error.reason)
-    metadata = [*journal.reply_keys(exchange), (REASON_KEY, error.reason)]
-    if REASONS[error.reason].retry:
-        metadata.append((PUSHBACK_KEY, str(RETRY_AFTER_MS)))
-    connection.finish(call, trailers(code, error.message, metadata))
-
-
-def _fail_by_bug(journal: Journal, connection: Connection, call: Call, exchange: Exchange) -> None:
-    log.exception("bug in the gateway", rpc=call.head.path)
-    exchange.fail("system_error")
-    metadata = journal.reply_keys(exchange)
-    text = "a bug of the gateway, its log has more"
-    connection.finish(call, trailers(status.INTERNAL, text, metadata))
-
-
-def _budget_ms(inbox: Inbox) -> int | None:
-    """What is left of the time that the client waits."""
-    if inbox.deadline_ns is None:
-        return None
-    # A deadline that is nearly over still is one: 0 would mean that there is none.
-    return max(1, (inbox.deadline_ns - time.monotonic_ns()) // NS_PER_MS)
 
 
 def _code_of(error: RequestError) -> int:

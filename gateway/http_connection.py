@@ -7,8 +7,8 @@ is kept until then; further ones are not read. Beside that:
   gets to read the answer;
 - a limit on bytes that bring a request no further (heads, trailers, chunk extensions), for the
   parser has none; a time limit on a head, and on silence within a body and between requests;
-- a client that takes nothing of its reply for as long is given up;
-- verbs that the parser does not know are answered 501, as libevent's server does;
+- a client that takes nothing of its reply for as long is given up; one that sends no more (FIN)
+  goes, which is how clients say so; verbs that the parser does not know are answered 501;
 - an offer to change the protocol (`Upgrade: h2c`, which Java's client makes with every request) is
   declined by leaving it unread; the parser alone would drop the body of such a request;
 - the task that answers a request is cancelled when its client goes away.
@@ -23,9 +23,11 @@ from typing import cast
 import httptools
 
 from gateway.http_arriving import ArrivingRequest
-from gateway.http_messages import HttpAnswer
-from gateway.http_replies import REFUSALS, reply_head
+from gateway.http_forward import ForwardedRequest
+from gateway.http_messages import HttpAnswer, HttpRequest
+from gateway.http_replies import BROKEN, CONTINUE, REFUSALS, reply_head
 from gateway.http_service import RestService
+from gateway.stall_watch import StallWatch
 from telemetry.log import get_logger
 
 log = get_logger("GATEWAY")
@@ -39,11 +41,6 @@ JOINED_BYTES_MAX = 16 * 1024
 
 #: What a TLS connection is given before it is seen whether the client takes it: it encrypts all.
 TLS_BYTES_MAX = 256 * 1024
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-#: What a bug of ours is answered with.
-_BROKEN = HttpAnswer(500, b"Internal Server Error", (), b"text/plain; charset=utf-8")
 
 
 class HttpConnection(asyncio.Protocol):
@@ -65,7 +62,7 @@ class HttpConnection(asyncio.Protocol):
         self._in_head = True
         #: complete requests that wait for the one that is answered
         self._waiting: deque[ArrivingRequest] = deque()
-        self._answering: asyncio.Task[None] | None = None
+        self._answering: asyncio.Task[None] | ForwardedRequest | None = None
         #: nothing is answered any more: the connection is given up
         self._is_abandoned = False
         #: the last reply of those that are owed, or else the next one, ends the connection
@@ -84,9 +81,8 @@ class HttpConnection(asyncio.Protocol):
         self._incomplete: asyncio.TimerHandle | None = None
         #: runs all the time; looks whether the connection is idle
         self._idle: asyncio.TimerHandle | None = None
-        #: runs while more of a reply is unsent than the transport likes to hold
-        self._stalled: asyncio.TimerHandle | None = None
-        self._unsent_bytes = 0
+        #: runs while more of a reply is unsent than the transport likes to hold, and at the end
+        self._stall_watch: StallWatch = cast(StallWatch, None)
         #: who waits until it likes to hold more
         self._drained: asyncio.Future[None] | None = None
 
@@ -101,6 +97,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; one that never says anything is treated as one that is idle."""
         self._transport = cast(asyncio.Transport, transport)
+        self._stall_watch = StallWatch(self._transport, self._service.patience.idle_s, self.abandon)
         self._ends = self._service.is_leaving
         self._client = transport.get_extra_info("peername")
         self._is_encrypted = transport.get_extra_info("sslcontext") is not None
@@ -113,16 +110,13 @@ class HttpConnection(asyncio.Protocol):
         self._is_abandoned = True
         self._connections.discard(self)
         self._stop_incomplete()
-        self._stop_stalled()
+        self.resume_writing()
         self._waiting.clear()
         if self._idle is not None:
             self._idle.cancel()
         if self._answering is not None:
             self._answering.cancel()
         self.lost.set_result(None)
-
-    def eof_received(self) -> None:
-        """The client sends no more, which is how it says that it goes: the transport closes."""
 
     def abandon(self) -> None:
         """Drop the connection without an answer."""
@@ -142,8 +136,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close once everything is written; a client that takes nothing of it is given up."""
-        if self._stalled is None:
-            self._watch_writing()
+        self._stall_watch.begin()
         self._transport.close()
 
     def _check_idle(self) -> None:
@@ -162,80 +155,87 @@ class HttpConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client takes its reply more slowly than it is written; see that it goes on."""
         self._drained = self._loop.create_future()
-        self._watch_writing()
+        self._stall_watch.begin()
 
     def resume_writing(self) -> None:
-        """Most of the reply has left."""
-        self._stop_stalled()
-
-    def _watch_writing(self) -> None:
-        self._unsent_bytes = self._transport.get_write_buffer_size()
-        self._stalled = self._loop.call_later(self._service.patience.idle_s, self._check_writing)
-
-    def _check_writing(self) -> None:
-        self._stalled = None
-        if self._transport.get_write_buffer_size() == self._unsent_bytes:
-            self.abandon()
-        else:
-            self._watch_writing()
-
-    def _stop_stalled(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+        """Most of the reply has left, or none of it ever will."""
+        self._stall_watch.stop()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._drained = None
 
     # ------------------------------------------------------------ answers
 
-    def _begin_answer(self, request: ArrivingRequest) -> None:
-        self._answering = self._loop.create_task(self._answer(request))
-
-    async def _answer(self, arriving: ArrivingRequest) -> None:
+    def _begin_answer(self, arriving: ArrivingRequest) -> None:
         service = self._service
         request = arriving.complete(service.body_bytes_max, self._loop.time())
+        if arriving.known is not None:
+            forwarded = service.forward(request, self._client, self._take_answer)
+            if forwarded is not None:
+                if not forwarded.is_over:
+                    self._answering = forwarded
+                return
+        self._answering = self._loop.create_task(self._answer(request, arriving.is_kept_alive))
+
+    async def _answer(self, request: HttpRequest, is_kept_alive: bool) -> None:
         try:
-            answer = await service.answer(request, self._client)
+            answer = await self._service.answer(request, self._client)
         except asyncio.CancelledError:
             if self._is_abandoned:
                 return
             raise
         except Exception:
-            log.exception("bug in the gateway", target=arriving.target[:300])
-            answer = _BROKEN
-            arriving.is_kept_alive = False
-        if self._drained is not None:
-            await self._drained
+            log.exception("bug in the gateway", target=request.target[:300])
+            answer, is_kept_alive = BROKEN, False
+        self._give(answer, is_kept_alive, request.verb == "HEAD")
+
+    def _take_answer(self, answer: HttpAnswer | None) -> None:
+        """The answer to a request that was forwarded. Its connection goes on, for that is known."""
+        if answer is None:
+            log.exception("bug in the gateway")
+        self._give(answer or BROKEN, is_kept_alive=answer is not None)
+
+    def _give(self, answer: HttpAnswer, is_kept_alive: bool, is_for_head: bool = False) -> None:
+        self._answering = None
         if self._is_abandoned:
             return
-        is_last = not arriving.is_kept_alive or (self._ends and not self._waiting)
+        body = b"" if is_for_head else answer.body
+        is_large = len(body) > JOINED_BYTES_MAX
+        if self._drained or (is_large and self._is_encrypted):
+            self._answering = self._loop.create_task(self._give_slowly(answer, body, is_kept_alive))
+            return
+        is_last = self._is_last(is_kept_alive)
         head = reply_head(answer, is_last)
-        body = b"" if arriving.verb == "HEAD" else answer.body
-        if len(body) <= JOINED_BYTES_MAX:
-            self._transport.write(head + body)
-        elif not self._is_encrypted:
+        if is_large:
             self._transport.writelines((head, body))
         else:
-            await self._write_encrypted(head, memoryview(body))
+            self._transport.write(head + body)
+        self._end_answer(is_last)
+
+    async def _give_slowly(self, answer: HttpAnswer, body: bytes, is_kept_alive: bool) -> None:
+        """As the client takes it. What is encrypted lies below of what tells us of that."""
+        if self._drained is not None:
+            await self._drained
+        is_last = self._is_last(is_kept_alive)
+        rest = memoryview(body)
+        if not self._is_abandoned:
+            self._transport.write(reply_head(answer, is_last))
+        while rest and not self._is_abandoned:
+            self._transport.write(rest[:TLS_BYTES_MAX])
+            rest = rest[TLS_BYTES_MAX:]
+            if self._drained is not None:
+                await self._drained
         if not self._is_abandoned:
             self._end_answer(is_last)
 
-    async def _write_encrypted(self, head: bytes, body: memoryview) -> None:
-        """What is encrypted lies below of what tells us that the client does not take it."""
-        self._transport.write(head)
-        while body and not self._is_abandoned:
-            self._transport.write(body[:TLS_BYTES_MAX])
-            body = body[TLS_BYTES_MAX:]
-            if self._drained is not None:
-                await self._drained
+    def _is_last(self, is_kept_alive: bool) -> bool:
+        return not is_kept_alive or (self._ends and not self._waiting)
 
     def _end_answer(self, is_last: bool) -> None:
         self._answering = None
         if is_last:
             self._is_abandoned = True
-            self._close()
-            return
+            return self._close()
         self._idle_since_s = self._loop.time()
         if self._waiting:
             self._begin_answer(self._waiting.popleft())
@@ -244,6 +244,7 @@ class HttpConnection(asyncio.Protocol):
         if self._is_read_paused and not self._waiting and not self._is_deaf:
             self._is_read_paused = False
             self._transport.resume_reading()
+        return None
 
     def _tell_to_continue(self) -> None:
         self._expects_continue = False
@@ -326,8 +327,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """The first byte of a request line."""
         self._arriving = ArrivingRequest()
-        self._in_head = True
-        self._declines_upgrade = False
+        self._in_head, self._declines_upgrade = True, False
 
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""

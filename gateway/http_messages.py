@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import orjson
+
+if TYPE_CHECKING:
+    from gateway.forward import Forwarder
 
 Header = tuple[bytes, bytes]
 
@@ -76,6 +79,10 @@ class HttpHandler(Protocol):
 
     #: the largest body that the handler wants to see
     body_bytes_max: int
+
+    @property
+    def forwarder(self) -> Forwarder | None:
+        """What forwards requests that need no more than that; None = there are none."""
 
     def handle(self, request: HttpRequest) -> Awaitable[HttpAnswer]:
         """Answer one request. Cancelling cancels it."""

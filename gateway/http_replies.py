@@ -11,6 +11,11 @@ from telemetry.wall_clock import wall_ms
 
 MS_PER_S = 1_000
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+#: What a bug of ours is answered with.
+BROKEN = HttpAnswer(500, b"Internal Server Error", (), b"text/plain; charset=utf-8")
+
 
 @lru_cache
 def _status_line(status: int) -> bytes:

@@ -7,6 +7,7 @@ reason itself in a header, and `Retry-After` where a client may come again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -40,8 +41,11 @@ from gateway.requests import RETRY_AFTER_MS, budget_of, failure_of_reply, pack_r
 from protocol import head as heads
 from protocol import limits, oip_json, restful
 from protocol.errors import RemoteProtocolError, RequestError
+from protocol.native import Buffer
+from protocol.oip_parameters import RequestParameters
 from protocol.restful_timeout import HEADER as TIMEOUT_HEADER
 from protocol.status import REASONS
+from protocol.values import RequestSpec
 
 #: How many bytes of a body are JSON; binary tensors follow.
 JSON_BYTES_HEADER = b"inference-header-content-length"
@@ -67,18 +71,17 @@ class OipRestHandler:
 
     def __init__(self, bus: Bus, server: OipServer, body_bytes_max: int) -> None:
         self.body_bytes_max = body_bytes_max
-        self._bus = bus
+        self.bus = bus
         self._server = server
         self._repository = Repository(server)
 
+    @property
+    def forwarder(self) -> OipRestHandler:
+        """Forwards inference requests whose head says nothing but whom they are for."""
+        return self
+
     async def handle(self, request: HttpRequest) -> HttpAnswer:
         """Answer one request."""
-        known = request.known
-        if known is not None and isinstance(known.for_handler, _Plain):
-            try:
-                return await self._infer(request, known.for_handler.target, known.for_handler)
-            except RequestError as error:
-                return failed(error)
         target = parse_oip_target(request.target)
         if target is None:
             path = request.target.partition(b"?")[0][:300].decode("latin-1")
@@ -91,55 +94,70 @@ class OipRestHandler:
                 return await self._infer(request, target)
             return await self._tell(request, target)
         except RequestError as error:
-            return failed(error)
+            return self.failed(None, error)
 
     # ---------------------------------------------------------------- inference
 
-    async def _infer(
-        self, request: HttpRequest, target: OipTarget, plain: _Plain | None = None
-    ) -> HttpAnswer:
-        """plain: the request's head says nothing but whom it is for."""
-        budget_ms = json_bytes = None
-        if plain is None:
-            budget_ms = _budget_ms(request)
-            _note_plain(request, target)
-        body = request.body
-        if plain is None or body is None:
-            body = await self._body(request)
+    async def _infer(self, request: HttpRequest, target: OipTarget) -> HttpAnswer:
+        budget_ms = _budget_ms(request)
+        _note_plain(request, target)
+        body = await self._body(request)
         if not body:
             raise RequestError("malformed", "the body is empty, an inference request has one")
-        if plain is None:
-            json_bytes = _json_bytes(request, len(body))
+        json_bytes = _json_bytes(request, len(body))
         parameters = oip_json.scan_parameters(body, json_bytes)
         budget = budget_of(parameters, budget_ms)
-        spec = self._server.directory.kept(target.model, target.version)
-        if spec is None:
-            spec, budget = await self._server.directory.spec(target.model, target.version, budget)
-        head, frames = pack_request(
-            spec,
-            heads.DIALECT_OIP_JSON,
-            INSTANCE_COUNT_UNKNOWN,
-            budget,
-            oip_json.pack_request(target.model, json_bytes, body),
-            parameters.priority_flag,
-        )
-        reply, parts = await self._bus.request(head, frames)
+        spec, budget = await self._server.directory.spec(target.model, target.version, budget)
+        head, frames = _packed(target, spec, budget, json_bytes, body, parameters)
+        reply, parts = await self.bus.request(head, frames)
+        if EVENT_STREAM not in (request.header(b"accept") or b""):
+            return self.told(reply, parts)
         failure = failure_of_reply(reply, parts)
-        is_stream = plain is None and EVENT_STREAM in (request.header(b"accept") or b"")
         if failure is not None:
-            if is_stream:
-                return _event(orjson.dumps({"error": failure.message}))
-            raise failure
-        try:
-            content, json_bytes = oip_json.unpack_reply(parts)
-        except RemoteProtocolError as error:
-            raise RequestError("failed", f"the reply is unreadable: {error}") from None
-        if json_bytes is None:
-            return _event(content) if is_stream else HttpAnswer(OK, content)
-        if is_stream:
+            return _event(orjson.dumps({"error": failure.message}))
+        content, json_bytes = _unpacked(parts)
+        if json_bytes is not None:
             raise RequestError("invalid_inputs", "binary outputs do not fit into an event stream")
+        return _event(content)
+
+    def look(self, request: HttpRequest) -> tuple[OipTarget, RequestSpec] | None:
+        """Whom a request is for, if no more has to be known (see `gateway.forward`)."""
+        known = request.known
+        if known is None or not request.body or not isinstance(known.for_handler, _Plain):
+            return None
+        target = known.for_handler.target
+        spec = self._server.directory.kept(target.model, target.version)
+        return None if spec is None else (target, spec)
+
+    def ask(
+        self, request: HttpRequest, plan: tuple[OipTarget, RequestSpec], budget_ms: int | None
+    ) -> tuple[bytes, list[Buffer]]:
+        """What the bus is asked for. Raises RequestError."""
+        target, spec = plan
+        body = request.body
+        assert body is not None
+        parameters = oip_json.scan_parameters(body, None)
+        return _packed(target, spec, budget_of(parameters, budget_ms), None, body, parameters)
+
+    def told(self, head: bytes, frames: Sequence[Buffer]) -> HttpAnswer:
+        """The answer, from a reply of the bus. Raises RequestError."""
+        failure = failure_of_reply(head, frames)
+        if failure is not None:
+            raise failure
+        content, json_bytes = _unpacked(frames)
+        if json_bytes is None:
+            return HttpAnswer(OK, content)
         length = (JSON_BYTES_HEADER, str(json_bytes).encode())
         return HttpAnswer(OK, content, (length,), BINARY)
+
+    def failed(self, _plan: object, error: RequestError) -> HttpAnswer:
+        """The answer to a request that failed."""
+        note_failure(error.reason)
+        reason = REASONS[error.reason]
+        headers = [(REASON_HEADER, error.reason.encode())]
+        if reason.retry:
+            headers.append((b"retry-after", str(RETRY_AFTER_MS // 1_000).encode()))
+        return _answer(reason.http, {"error": error.message}, tuple(headers))
 
     async def _body(self, request: HttpRequest) -> bytes:
         """The body, unpacked if it is compressed. Raises RequestError."""
@@ -224,14 +242,30 @@ def _note_plain(request: HttpRequest, target: OipTarget) -> None:
         known.for_handler = _Plain(target)
 
 
-def failed(error: RequestError) -> HttpAnswer:
-    """The answer to a request that failed."""
-    note_failure(error.reason)
-    reason = REASONS[error.reason]
-    headers = [(REASON_HEADER, error.reason.encode())]
-    if reason.retry:
-        headers.append((b"retry-after", str(RETRY_AFTER_MS // 1_000).encode()))
-    return _answer(reason.http, {"error": error.message}, tuple(headers))
+def _packed(
+    target: OipTarget,
+    spec: RequestSpec,
+    budget_ms: int,
+    json_bytes: int | None,
+    body: bytes,
+    parameters: RequestParameters,
+) -> tuple[bytes, list[Buffer]]:
+    frames = oip_json.pack_request(target.model, json_bytes, body)
+    return pack_request(
+        spec,
+        heads.DIALECT_OIP_JSON,
+        INSTANCE_COUNT_UNKNOWN,
+        budget_ms,
+        frames,
+        parameters.priority_flag,
+    )
+
+
+def _unpacked(frames: Sequence[Buffer]) -> tuple[bytes, int | None]:
+    try:
+        return oip_json.unpack_reply(frames)
+    except RemoteProtocolError as error:
+        raise RequestError("failed", f"the reply is unreadable: {error}") from None
 
 
 def _answer(

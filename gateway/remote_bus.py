@@ -15,6 +15,7 @@ from typing import Any
 
 import zmq
 
+from gateway.bus import Bus, Done
 from protocol import head as heads
 from protocol import limits, native
 from protocol.client_session import (
@@ -26,13 +27,28 @@ from protocol.client_session import (
 )
 from protocol.dealer import Dealer
 from protocol.native import Buffer
+from telemetry.log import get_logger
 
-Reply = tuple[bytes, Sequence[Buffer]]
+log = get_logger("GATEWAY")
 
 NS_PER_MS = 1_000_000
 
 
-class RemoteBus:
+class _Submitted:
+    """A request under way. until_ns: how long a broker that drains is not taken for an answer."""
+
+    __slots__ = ("done", "frames", "head", "request_id", "until_ns")
+
+    def __init__(self, head: bytes, frames: Sequence[Buffer], done: Done, until_ns: int) -> None:
+        self.head = head
+        self.frames = frames
+        self.done: Done | None = done
+        self.until_ns = until_ns
+        #: the session's number for it; another one with the next broker
+        self.request_id = 0
+
+
+class RemoteBus(Bus):
     """A `Bus` over one DEALER. Make it, use it and close it on one running event loop.
 
     address: the producers' address of a broker, `ipc://path` or `tcp://host:port`. It need not be
@@ -45,7 +61,7 @@ class RemoteBus:
         self.address = address
         self.session = ClientSession(settings or ClientSettings())
         self._loop = asyncio.get_running_loop()
-        self._replies: dict[int, asyncio.Future[Reply]] = {}
+        self._submitted: dict[int, _Submitted] = {}
         self._connected = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
@@ -62,37 +78,42 @@ class RemoteBus:
             self._loop.add_reader(fd, self._turn)
         self._ask_for_turn()
 
-    async def request(self, head: bytes, frames: Sequence[Buffer]) -> Reply:
-        """Send one request and wait for its reply; see `gateway.bus.Bus`."""
-        if not self.session.settings.is_patient:
-            return await self._request(head, frames)
-        until_ns = time.monotonic_ns() + _budget_ms(head) * NS_PER_MS
-        while True:
-            reply = await self._request(head, frames)
-            if not is_refused_by_draining(*reply):
-                return reply
-            left_ms = (until_ns - time.monotonic_ns()) // NS_PER_MS
-            if left_ms <= 0:
-                return reply
-            head = heads.restamp(head, 0, left_ms)
+    def submit(self, head: bytes, frames: Sequence[Buffer], done: Done) -> object:
+        """Send one request; see `gateway.bus.Bus`."""
+        until_ns = 0
+        if self.session.settings.is_patient:
+            until_ns = time.monotonic_ns() + _budget_ms(head) * NS_PER_MS
+        submitted = _Submitted(head, frames, done, until_ns)
+        self._submit(submitted, head)
+        return submitted
 
-    async def _request(self, head: bytes, frames: Sequence[Buffer]) -> Reply:
+    def _submit(self, submitted: _Submitted, head: bytes) -> None:
         if self._is_closed:
             closed = failure(0, "broker_lost", "the connection to the broker is closed")
-            return closed.head, closed.frames
-        request_id = self.session.submit(head, frames, time.monotonic_ns())
-        reply: asyncio.Future[Reply] = self._loop.create_future()
-        self._replies[request_id] = reply
+            self._loop.call_soon(_take, submitted, closed.head, closed.frames)
+            return
+        request_id = self.session.submit(head, submitted.frames, time.monotonic_ns())
+        submitted.request_id = request_id
+        self._submitted[request_id] = submitted
         self._ask_for_turn()
-        try:
-            return await reply
-        except asyncio.CancelledError:
-            # One with a key goes on: the gateway's client is expected to ask for it again.
-            is_kept = self.session.settings.is_patient and heads.is_keyed(head)
-            if self._replies.pop(request_id, None) is not None and not is_kept:
-                self.session.cancel(request_id)
-                self._ask_for_turn()
-            raise
+
+    def cancel(self, submitted: object) -> None:
+        """Nobody waits for a reply any more; see `gateway.bus.Bus`."""
+        assert isinstance(submitted, _Submitted)
+        submitted.done = None
+        if self._submitted.pop(submitted.request_id, None) is None:
+            return
+        if not (self.session.settings.is_patient and heads.is_keyed(submitted.head)):
+            self.session.cancel(submitted.request_id)
+            self._ask_for_turn()
+
+    def _reply(self, submitted: _Submitted, head: bytes, frames: Sequence[Buffer]) -> None:
+        if submitted.until_ns and is_refused_by_draining(head, frames):
+            left_ms = (submitted.until_ns - time.monotonic_ns()) // NS_PER_MS
+            if left_ms > 0:
+                self._submit(submitted, heads.restamp(submitted.head, 0, left_ms))
+                return
+        _take(submitted, head, frames)
 
     async def stats(self) -> dict[str, Any]:
         """What the broker tells about its services, workers and counters.
@@ -155,9 +176,9 @@ class RemoteBus:
         completed: list[Completion] = self.session.completed
         self.session.completed = []
         for request_id, head, frames in completed:
-            reply = self._replies.pop(request_id, None)
-            if reply is not None and not reply.done():
-                reply.set_result((head, frames))
+            submitted = self._submitted.pop(request_id, None)
+            if submitted is not None:
+                self._reply(submitted, head, frames)
 
     def _set_timer(self) -> None:
         next_ns = self.session.next_timer_ns()
@@ -175,6 +196,16 @@ class RemoteBus:
         self._timer = None
         self.session.handle_timer(time.monotonic_ns())
         self._turn()
+
+
+def _take(submitted: _Submitted, head: bytes, frames: Sequence[Buffer]) -> None:
+    done, submitted.done = submitted.done, None
+    if done is None:
+        return
+    try:
+        done(head, frames)
+    except Exception:  # of that one request
+        log.exception("bug in the gateway", request_id=submitted.request_id)
 
 
 def _budget_ms(head: bytes) -> int:

@@ -21,6 +21,7 @@ from gateway.content_coding import (
 from gateway.doors import DoorError
 from gateway.exchange import Exchange
 from gateway.http_connection import HttpConnection
+from gateway.http_forward import ForwardedRequest, TakeAnswer, with_keys
 from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest
 from gateway.http_service import Patience, RestService
 from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
@@ -104,7 +105,9 @@ class RestDoor:
                 "failed"
             ) from None
         application = _Application(handler, journal or Journal(), metrics, packs_replies)
-        service = RestService(application.answer, handler.body_bytes_max, patience)
+        service = RestService(
+            application.answer, application.forward, handler.body_bytes_max, patience
+        )
         connections: set[HttpConnection] = set()
         acceptor = Acceptor(listener, lambda: HttpConnection(service, connections), context)
         port = listener.getsockname()[1]
@@ -172,10 +175,25 @@ class _Application:
             if answer is None and not exchange.reason:
                 exchange.fail("system_error")
             self._journal.end(exchange, 0 if answer is None else len(answer.body))
-        told = tuple(
-            [(key.encode(), text.encode()) for key, text in self._journal.reply_keys(exchange)]
-        )
-        return HttpAnswer(answer.status, answer.body, answer.headers + told, answer.content_type)
+        return with_keys(answer, self._journal, exchange)
+
+    def forward(
+        self, request: HttpRequest, client: object, take_answer: TakeAnswer
+    ) -> ForwardedRequest | None:
+        """Forward a request to the bus, if it needs no more than that; None: `answer` has to.
+
+        take_answer: takes its answer, None after a bug; it may do so before this returns.
+        """
+        forwarder = self._handler.forwarder
+        if forwarder is None or self._packs_replies:
+            return None
+        plan = forwarder.look(request)
+        if plan is None:
+            return None
+        exchange = self._begin(request, client)
+        forwarded = ForwardedRequest(forwarder, plan, exchange, self._journal, take_answer)
+        forwarded.begin(request, None)
+        return forwarded
 
     def _begin(self, request: HttpRequest, client: object) -> Exchange:
         given = _given(request)

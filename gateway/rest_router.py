@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
+from gateway.forward import Forwarder
 from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest, wrong_verb
 
 #: Where the Open Inference Protocol begins.
@@ -29,6 +30,11 @@ class RestRouter:
         self._restful = restful
         self._oip = oip
         self._openapi = openapi
+
+    @property
+    def forwarder(self) -> Forwarder | None:
+        """The one of `/v2`: it looks for itself what a request is."""
+        return self._oip.forwarder
 
     def handle(self, request: HttpRequest) -> Awaitable[HttpAnswer]:
         """Answer one request."""

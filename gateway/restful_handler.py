@@ -42,6 +42,9 @@ INSTANCE_COUNT_UNKNOWN = 1
 class RestfulHandler:
     """Answers RESTful requests through a bus. body_bytes_max: `max_msg_mb_size` times 1048576."""
 
+    #: a request that fails may have to be parsed, which takes time
+    forwarder = None
+
     def __init__(self, bus: Bus, body_bytes_max: int) -> None:
         self._bus = bus
         self.body_bytes_max = body_bytes_max

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
+
+from gateway.forward import Forwarder
 
 #: Answers one message; gets the milliseconds that are left of the call's deadline, None = it has
 #: none. Raises RequestError.
@@ -17,11 +20,15 @@ BothStreams = Callable[[AsyncIterator[bytes], int | None], AsyncIterator[bytes]]
 
 
 class Rpcs(NamedTuple):
-    """RPCs by their full names, such as `/grpc.health.v1.Health/Check`."""
+    """RPCs by their full names, such as `/grpc.health.v1.Health/Check`.
+
+    forwarders: of those among the unary ones whose calls may need no more than that.
+    """
 
     unary: Mapping[str, Unary]
     server_streams: Mapping[str, ServerStream]
     both_streams: Mapping[str, BothStreams]
+    forwarders: Mapping[str, Forwarder] = MappingProxyType({})
 
     def __or__(self, other: Rpcs) -> Rpcs:
         """All of both."""
@@ -29,6 +36,7 @@ class Rpcs(NamedTuple):
             {**self.unary, **other.unary},
             {**self.server_streams, **other.server_streams},
             {**self.both_streams, **other.both_streams},
+            {**self.forwarders, **other.forwarders},
         )
 
 

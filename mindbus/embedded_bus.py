@@ -18,6 +18,7 @@ import zmq
 
 from broker.stats import describe
 from broker.switch import Switch
+from gateway.bus import Bus, Done
 from protocol import head as heads
 from protocol import limits, native, status
 from protocol.errors import RequestError
@@ -34,7 +35,7 @@ GOING_DOWN = RequestError("draining", "the server is going down")
 FAILED = RequestError("broker_lost", "the broker failed, details are in its log")
 
 
-class EmbeddedBus:
+class EmbeddedBus(Bus):
     """A `gateway.bus.Bus` around a switch in this process. Belongs to the loop that made it."""
 
     def __init__(self, switch: Switch) -> None:
@@ -42,7 +43,11 @@ class EmbeddedBus:
         self._core = switch.core
         self._loop = asyncio.get_running_loop()
         self._request_ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[tuple[bytes, list[Buffer]]]] = {}
+        self._waiting: dict[int, Done] = {}
+        #: those of them that have an idempotency key
+        self._keyed: set[int] = set()
+        #: replies that are still to be handed over
+        self._came: list[tuple[bytes, list[Any]]] = []
         self._turn_planned = False
         self._sockets_are_due = False
         self._links_are_due = False
@@ -58,33 +63,33 @@ class EmbeddedBus:
             self._loop.add_reader(switch.links.fileno(), self._plan_receive)
         self._plan_turn()
 
-    async def request(self, head: bytes, frames: Sequence[Buffer]) -> tuple[bytes, list[Buffer]]:
-        """Submit a request and wait for its reply: the reply's head and body frames.
-
-        head: a REQUEST head; its request id is assigned here. Cancelling the task cancels the
-        request. The budget in the head bounds the wait (0: the broker's default).
-        """
+    def submit(self, head: bytes, frames: Sequence[Buffer], done: Done) -> int:
+        """Send one request; see `gateway.bus.Bus`."""
         request_id = next(self._request_ids)
+        self._waiting[request_id] = done
         if self._is_closed:
-            return failure_reply(request_id, GOING_DOWN)
-        future: asyncio.Future[tuple[bytes, list[Buffer]]] = self._loop.create_future()
-        self._waiting[request_id] = future
+            self._loop.call_soon(self._take, *failure_reply(request_id, GOING_DOWN))
+            return request_id
         stamped = head[:8] + heads.REQUEST_ID.pack(request_id) + head[16:]
-        if head[heads.FLAGS_LOW_BYTE] & heads.FLAG_BODY_LARGE:
+        flags = head[heads.FLAGS_LOW_BYTE]
+        if flags & heads.FLAG_KEYED:
+            self._keyed.add(request_id)
+        if flags & heads.FLAG_BODY_LARGE:
             frames = [_without_copy(frame) for frame in frames]
         self._core.receive_from_client(self, [stamped, *frames], time.monotonic_ns())
         self._plan_flush()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            cancel = heads.pack(heads.Head(heads.CANCEL, request_id=request_id))
-            # One with a key goes on: its client is expected to ask for it again.
-            if not self._is_closed and not heads.is_keyed(head):
-                self._core.receive_from_client(self, [cancel], time.monotonic_ns())
-                self._plan_flush()
-            raise
-        finally:
-            self._waiting.pop(request_id, None)
+        return request_id
+
+    def cancel(self, submitted: object) -> None:
+        """Nobody waits for a reply any more; see `gateway.bus.Bus`."""
+        assert isinstance(submitted, int)
+        is_waiting = self._waiting.pop(submitted, None) is not None
+        is_keyed = submitted in self._keyed
+        self._keyed.discard(submitted)
+        if is_waiting and not is_keyed and not self._is_closed:
+            cancel = heads.pack(heads.Head(heads.CANCEL, request_id=submitted))
+            self._core.receive_from_client(self, [cancel], time.monotonic_ns())
+            self._plan_flush()
 
     async def stats(self) -> dict[str, Any]:
         """What the broker tells about its services, workers and counters."""
@@ -96,15 +101,26 @@ class EmbeddedBus:
         while at < len(parts):
             head = parts[at]
             end = at + 1 + head[heads.BODY_FRAMES_OFFSET]
-            (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
-            future = self._waiting.get(request_id)
-            if future is not None and not future.done():
-                frames = [
-                    part if type(part) is bytes else _as_buffer(part)
-                    for part in parts[at + 1 : end]
-                ]
-                future.set_result((head, frames))
+            self._came.append((head, parts[at + 1 : end]))
             at = end
+
+    def _hand_out(self) -> None:
+        """Hand over the replies that came. Whoever takes one may ask for more."""
+        came, self._came = self._came, []
+        for head, frames in came:
+            self._take(head, [_as_buffer(frame) for frame in frames])
+
+    def _take(self, head: bytes, frames: Sequence[Buffer]) -> None:
+        (request_id,) = heads.REQUEST_ID.unpack_from(head, heads.REQUEST_ID_OFFSET)
+        done = self._waiting.pop(request_id, None)
+        if done is None:
+            return
+        if self._keyed:
+            self._keyed.discard(request_id)
+        try:
+            done(head, frames)
+        except Exception:  # of that one request
+            log.exception("bug in the gateway", request_id=request_id)
 
     def _plan_turn(self) -> None:
         """Look at the sockets in this iteration of the loop, once for all that happens in it."""
@@ -140,6 +156,8 @@ class EmbeddedBus:
             log.exception("broker failed")
             self._end(FAILED)
             return
+        if self._came:
+            self._hand_out()
         if self._switch.is_touched:
             self._switch.is_touched = False
             # Each is asked, whatever another said: that is what arms its descriptor again.
@@ -189,9 +207,9 @@ class EmbeddedBus:
             self._loop.remove_reader(self._switch.links.fileno())
         if self._timer is not None:
             self._timer.cancel()
-        for request_id, future in self._waiting.items():
-            if not future.done():
-                future.set_result(failure_reply(request_id, why))
+        self._hand_out()
+        for request_id in list(self._waiting):
+            self._take(*failure_reply(request_id, why))
         self._switch.close()
 
 

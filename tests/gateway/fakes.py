@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import zmq
 
+from gateway.bus import Bus, Done, Reply
 from gateway.tls import TlsSettings
 from protocol import head as heads
 from protocol import native, status
@@ -36,7 +38,29 @@ def bus_failure(reason: str, message: str) -> tuple[bytes, list[Buffer]]:
     return head, native.encode_failure(None, reason, message)
 
 
-class FakeBus:
+class AwaitedBus(Bus):
+    """A bus whose replies a coroutine makes. Replies to what is cancelled never come."""
+
+    @abstractmethod
+    async def reply(self, head: bytes, frames: Sequence[Buffer]) -> Reply:
+        """The reply to a request."""
+
+    def submit(self, head: bytes, frames: Sequence[Buffer], done: Done) -> object:
+        task = asyncio.get_running_loop().create_task(self.reply(head, frames))
+
+        def hand_over(task: asyncio.Task[Reply]) -> None:
+            if not task.cancelled():
+                done(*task.result())
+
+        task.add_done_callback(hand_over)
+        return task
+
+    def cancel(self, submitted: object) -> None:
+        assert isinstance(submitted, asyncio.Task)
+        submitted.cancel()
+
+
+class FakeBus(AwaitedBus):
     """A bus that records what it is asked and answers with what it was given.
 
     answer: a reply, or a function of the request's head and frames that makes one; None: no reply
@@ -49,9 +73,7 @@ class FakeBus:
         self.cancelled = asyncio.Event()
         self.arrived = asyncio.Event()
 
-    async def request(
-        self, head: bytes, frames: Sequence[Buffer]
-    ) -> tuple[bytes, Sequence[Buffer]]:
+    async def reply(self, head: bytes, frames: Sequence[Buffer]) -> Reply:
         self.asked.append((heads.unpack(head), list(frames)))
         self.arrived.set()
         if self.answer is None:
@@ -61,8 +83,8 @@ class FakeBus:
                 self.cancelled.set()
                 raise
         if callable(self.answer):
-            reply: tuple[bytes, Sequence[Buffer]] = self.answer(head, frames)
-            return reply
+            made: Reply = self.answer(head, frames)
+            return made
         head, frames = self.answer
         return head, frames
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.bus import Reply
 from gateway.model_directory import ModelDirectory
 from gateway.oip_server import ModelControl, OipServer
 from gateway.oip_settings import WARNING
@@ -28,6 +29,7 @@ from protocol.values import (
     StringValue,
 )
 from telemetry.wall_clock import wall_ms
+from tests.gateway.fakes import AwaitedBus
 
 FLOATS = InstanceSpec("float32", (2,))
 
@@ -88,7 +90,7 @@ def stats(not_ready: str | None = None) -> dict[str, Any]:
     }
 
 
-class WorkerBus:
+class WorkerBus(AwaitedBus):
     """A bus that answers STATS with `stats` and computes requests at once.
 
     A request whose first number is 99 waits until `finish` is set. refusal: its answer to all.
@@ -103,9 +105,7 @@ class WorkerBus:
         self.cancelled = asyncio.Event()
         self.waiting = asyncio.Event()
 
-    async def request(
-        self, head: bytes, frames: Sequence[Buffer]
-    ) -> tuple[bytes, Sequence[Buffer]]:
+    async def reply(self, head: bytes, frames: Sequence[Buffer]) -> Reply:
         fields = heads.unpack(head)
         if fields.command == heads.STATS:
             self.stats_asked += 1

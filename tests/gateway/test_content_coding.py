@@ -57,6 +57,7 @@ class Library:
     """Answers with one of the bodies."""
 
     body_bytes_max = limits.MIB
+    forwarder = None
 
     async def handle(self, request: HttpRequest) -> HttpAnswer:
         return HttpAnswer(200, BODIES[request.target], ((b"x-own", b"1"),))

@@ -39,6 +39,8 @@ class Echo:
         self.arrived = asyncio.Event()
         self.finish = asyncio.Event()
 
+    forwarder = None
+
     async def predict(self, body: bytes, budget_ms: int | None) -> bytes:
         self.budgets_ms.append(budget_ms)
         self.arrived.set()

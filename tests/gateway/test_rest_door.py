@@ -40,6 +40,7 @@ class Echo:
     """Answers with what it was asked; the target `/slow` waits for `finish`."""
 
     body_bytes_max = limits.MIB
+    forwarder = None
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []

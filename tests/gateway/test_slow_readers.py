@@ -35,6 +35,7 @@ class Big:
     """Answers everything with `REPLY`, or with as many bytes as the body says."""
 
     body_bytes_max = limits.MIB
+    forwarder = None
 
     async def predict(self, body: bytes, budget_ms: int | None) -> bytes:
         return bytes(int(body)) if body else REPLY
