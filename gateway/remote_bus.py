@@ -27,9 +27,6 @@ from protocol.client_session import (
 )
 from protocol.dealer import Dealer
 from protocol.native import Buffer
-from telemetry.log import get_logger
-
-log = get_logger("GATEWAY")
 
 NS_PER_MS = 1_000_000
 
@@ -90,7 +87,7 @@ class RemoteBus(Bus):
     def _submit(self, submitted: _Submitted, head: bytes) -> None:
         if self._is_closed:
             closed = failure(0, "broker_lost", "the connection to the broker is closed")
-            self._loop.call_soon(_take, submitted, closed.head, closed.frames)
+            self._loop.call_soon(self._take, submitted, closed.head, closed.frames)
             return
         request_id = self.session.submit(head, submitted.frames, time.monotonic_ns())
         submitted.request_id = request_id
@@ -113,7 +110,16 @@ class RemoteBus(Bus):
             if left_ms > 0:
                 self._submit(submitted, heads.restamp(submitted.head, 0, left_ms))
                 return
-        _take(submitted, head, frames)
+        self._take(submitted, head, frames)
+
+    def _take(self, submitted: _Submitted, head: bytes, frames: Sequence[Buffer]) -> None:
+        done, submitted.done = submitted.done, None
+        if done is not None:
+            try:
+                done(head, frames)
+            except Exception as error:  # a bug, of that one request
+                bug = {"message": "a reply was not taken", "exception": error}
+                self._loop.call_exception_handler(bug)
 
     async def stats(self) -> dict[str, Any]:
         """What the broker tells about its services, workers and counters.
@@ -196,16 +202,6 @@ class RemoteBus(Bus):
         self._timer = None
         self.session.handle_timer(time.monotonic_ns())
         self._turn()
-
-
-def _take(submitted: _Submitted, head: bytes, frames: Sequence[Buffer]) -> None:
-    done, submitted.done = submitted.done, None
-    if done is None:
-        return
-    try:
-        done(head, frames)
-    except Exception:  # of that one request
-        log.exception("bug in the gateway", request_id=submitted.request_id)
 
 
 def _budget_ms(head: bytes) -> int:
