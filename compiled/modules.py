@@ -9,19 +9,20 @@ from __future__ import annotations
 
 _BROKER = """
     admission book core deadlines dispatcher keys lane outbox priorities quarantine registration
-    service split stats unread watchers
+    links service split stats switch unread watchers
 """
 
 _PROTOCOL = """
-    binary_layout client_session head json_layout layout layouts link ms_service native oip oip_json
-    oip_parameters oip_results oip_scans oip_tensor packed restful_json restful_reply
+    binary_layout client_session head json_layout layout layouts link link_socket ms_service native
+    oip oip_json oip_parameters oip_results oip_scans oip_tensor packed restful_json restful_reply
     restful_request restful_target restful_timeout tensor trace_context varint worker_session
 """
 
 _GATEWAY = """
-    exchange forward grpc_calls h2_blocks h2_call h2_calls h2_connection h2_farewell h2_frames
-    h2_headers h2_patience h2_replies http_arriving http_forward http_known http_messages
-    http_replies journal models numbers oip_rest_target requests
+    exchange forward grpc_calls grpc_connection h2_blocks h2_call h2_calls h2_connection
+    h2_farewell h2_frames h2_headers h2_patience h2_replies http_arriving http_connection
+    http_forward http_known http_messages http_replies http_service journal model_directory models
+    ms_service_handler numbers oip_forward oip_rest_forward oip_rest_target requests stall_watch
 """
 
 _STAGES = """
@@ -37,6 +38,7 @@ MODULES = tuple(
         ("gateway", _GATEWAY),
         ("protocol", _PROTOCOL),
         ("workers.stages", _STAGES),
+        ("mindbus", "embedded_bus"),
     )
     for name in names.split()
 )

@@ -18,7 +18,7 @@ def closure(root: Path, modules: Iterable[str]) -> list[str]:
     Also what only type checkers see: mypyc takes types and constants of there.
     """
     found: set[str] = set()
-    waiting = [path_of(module) for module in modules]
+    waiting = [file for module in modules for file in _files(root, module)]
     while waiting:
         path = waiting.pop()
         if path not in found:

@@ -13,7 +13,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from telemetry.log import get_logger
 
@@ -65,10 +65,14 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        make_protocol: Callable[[], asyncio.Protocol],
+        make_protocol: Callable[[], Any],
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """listener: non-blocking; ours to close. context: of connections with TLS."""
+        """listener: non-blocking; ours to close. context: of connections with TLS.
+
+        make_protocol: what it makes has the methods of an `asyncio.Protocol`; it does not inherit
+        from that, which compiled classes cannot.
+        """
         self._listener = listener
         self._make_protocol = make_protocol
         self._context = context

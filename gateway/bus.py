@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from protocol.native import Buffer
 
@@ -15,14 +15,13 @@ Reply = tuple[bytes, Sequence[Buffer]]
 Done = Callable[[bytes, Sequence[Buffer]], None]
 
 
-class Bus(ABC):
+class Bus(Protocol):
     """Carries a request to a worker and its reply back.
 
     `RemoteBus` reaches a broker process through ZeroMQ; the embedded mode calls the broker's core
     in the same event loop.
     """
 
-    @abstractmethod
     def submit(self, head: bytes, frames: Sequence[Buffer], done: Done) -> object:
         """Send one request; `done` is called with its reply, once, and never from in here.
 
@@ -33,23 +32,26 @@ class Bus(ABC):
         Returns: what `cancel` wants.
         """
 
-    @abstractmethod
     def cancel(self, submitted: object) -> None:
         """Nobody waits for the reply any more: `done` is not called. Cancels it in the broker, but
         a request with an idempotency key goes on: its client is expected to ask for it again.
         """
 
-    async def request(self, head: bytes, frames: Sequence[Buffer]) -> Reply:
+    def request(self, head: bytes, frames: Sequence[Buffer]) -> Awaitable[Reply]:
         """Send one request and wait for its reply. Cancelling the awaiting task cancels it."""
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
-        def take(head: bytes, frames: Sequence[Buffer]) -> None:
-            if not reply.done():
-                reply.set_result((head, frames))
 
-        submitted = self.submit(head, frames, take)
-        try:
-            return await reply
-        except asyncio.CancelledError:
-            self.cancel(submitted)
-            raise
+async def request_by(bus: Bus, head: bytes, frames: Sequence[Buffer]) -> Reply:
+    """`Bus.request` by `submit` and `cancel`."""
+    reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def take(head: bytes, frames: Sequence[Buffer]) -> None:
+        if not reply.done():
+            reply.set_result((head, frames))
+
+    submitted = bus.submit(head, frames, take)
+    try:
+        return await reply
+    except asyncio.CancelledError:
+        bus.cancel(submitted)
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.exchange import Exchange
@@ -87,8 +87,8 @@ class Connection(Protocol):
     def finish(self, call: Call, end: bytes) -> None:
         """End a call after what was sent."""
 
-    def messages(self, call: Call) -> AsyncIterator[bytes]:
-        """The messages of a call, as they come; what is not taken is not asked for."""
+    def note_taken(self, call: Call, body: bytes) -> None:
+        """Somebody took a message of a call."""
 
 
 class ForwardedCall(Forwarded):
@@ -143,6 +143,28 @@ class ForwardedCall(Forwarded):
         inbox.task = None  # they know each other, which would make garbage for the collector
         inbox.cancel_timer()
         journal.end(exchange, size)
+
+
+def forward_call(
+    journal: Journal,
+    forwarder: Forwarder,
+    code_of: CodeOf,
+    connection: Connection,
+    call: Call,
+    inbox: Inbox,
+) -> bool:
+    """Forward a call to the bus, if it needs no more than that."""
+    body = inbox.messages[0]
+    plan = forwarder.look(body)
+    if plan is None:
+        return False
+    inbox.messages.clear()
+    exchange = connection.begin_exchange(call, len(body))
+    inbox.task = forwarded = ForwardedCall(
+        forwarder, plan, exchange, journal, code_of, connection, call, inbox
+    )
+    forwarded.begin(body, budget_ms_of(inbox))
+    return True
 
 
 def fail(

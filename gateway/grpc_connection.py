@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import cast
 
 from gateway.exchange import Exchange
@@ -39,7 +38,7 @@ HEADERS_READ = frozenset((REQUEST_ID_KEY, TRACE_KEY, PRIORITY_KEY, IDEMPOTENCY_K
 NS_PER_S = 1_000_000_000
 
 
-class GrpcConnection(asyncio.Protocol):
+class GrpcConnection:
     """A connection; the door makes one per client. It is the `CallSink` of its own HTTP/2."""
 
     def __init__(self, service: GrpcService, connections: set[GrpcConnection]) -> None:
@@ -58,7 +57,7 @@ class GrpcConnection(asyncio.Protocol):
         #: runs until the client has said that it speaks HTTP/2
         self._opening: asyncio.TimerHandle | None = None
         #: runs while more is unsent than the transport likes to hold, and at the end
-        self._stall_watch: StallWatch = cast(StallWatch, None)
+        self._stall_watch = StallWatch(STALL_S, self._give_up)
         #: done when the connection is closed
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
@@ -67,7 +66,6 @@ class GrpcConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self._transport = cast(asyncio.Transport, transport)
-        self._stall_watch = StallWatch(self._transport, STALL_S, self._transport.abort)
         self._peer = transport.get_extra_info("peername") or "unix:"
         self._connections.add(self)
         self._opening = self._loop.call_later(PREFACE_S, self._check_preface)
@@ -93,7 +91,8 @@ class GrpcConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not take what is written; see that it goes on."""
         self._http2.replies.is_paused = True
-        self._stall_watch.begin()
+        assert self._transport is not None
+        self._stall_watch.begin(self._transport)
 
     def resume_writing(self) -> None:
         """It takes it again."""
@@ -106,11 +105,15 @@ class GrpcConnection(asyncio.Protocol):
         self._http2.go_on()
         self._flush()
 
+    def _give_up(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
     def _close(self) -> None:
         """Close once everything is written; a client that takes nothing of it is given up."""
         assert self._transport is not None
         if not self._transport.is_closing():
-            self._stall_watch.begin()
+            self._stall_watch.begin(self._transport)
             self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -126,10 +129,12 @@ class GrpcConnection(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
+    def eof_received(self) -> None:
+        """The client sends no more, which is how it says that it goes: the transport closes."""
+
     def _check_preface(self) -> None:
         if not self._http2.has_begun and not self.lost.done():
-            assert self._transport is not None
-            self._transport.abort()
+            self._give_up()
 
     # ---------------------------------------------------------------- for the door
 
@@ -258,21 +263,10 @@ class GrpcConnection(asyncio.Protocol):
             self._http2.finish(call, end)
             self._plan_flush()
 
-    async def messages(self, call: Call) -> AsyncIterator[bytes]:
-        """The messages of a call, as they come; what is not taken is not asked for."""
-        inbox = cast(Inbox, call.owner)
-        while True:
-            if inbox.messages:
-                body = inbox.messages.popleft()
-                self._http2.note_taken(call, body)
-                self._plan_flush()
-                yield body
-            elif inbox.has_ended:
-                return
-            else:
-                inbox.news = self._loop.create_future()
-                await inbox.news
-                inbox.news = None
+    def note_taken(self, call: Call, body: bytes) -> None:
+        """Somebody took a message of a call."""
+        self._http2.note_taken(call, body)
+        self._plan_flush()
 
     def begin_exchange(self, call: Call, request_bytes: int) -> Exchange:
         """Enter a call; what its client is told of it rides in the trailing metadata."""

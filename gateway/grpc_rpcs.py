@@ -12,11 +12,11 @@ from gateway.forward import Forwarder
 from gateway.grpc_calls import (
     CodeOf,
     Connection,
-    ForwardedCall,
     Inbox,
     budget_ms_of,
     fail,
     fail_by_bug,
+    forward_call,
 )
 from gateway.h2_call import Call
 from gateway.h2_headers import trailers
@@ -87,29 +87,8 @@ class GrpcService:
     def _unary(self, answer: Unary, forwarder: Forwarder | None, code_of: CodeOf) -> Rpc:
         forward = None
         if forwarder is not None:
-            forward = partial(_forward, self.journal, forwarder, code_of)
+            forward = partial(forward_call, self.journal, forwarder, code_of)
         return Rpc(partial(_answer_unary, self.journal, answer, code_of), forward=forward)
-
-
-def _forward(
-    journal: Journal,
-    forwarder: Forwarder,
-    code_of: CodeOf,
-    connection: Connection,
-    call: Call,
-    inbox: Inbox,
-) -> bool:
-    body = inbox.messages[0]
-    plan = forwarder.look(body)
-    if plan is None:
-        return False
-    inbox.messages.clear()
-    exchange = connection.begin_exchange(call, len(body))
-    inbox.task = forwarded = ForwardedCall(
-        forwarder, plan, exchange, journal, code_of, connection, call, inbox
-    )
-    forwarded.begin(body, budget_ms_of(inbox))
-    return True
 
 
 async def _answer_unary(
@@ -150,8 +129,23 @@ async def _answer_one(
 async def _answer_stream(
     journal: Journal, answer: BothStreams, connection: Connection, call: Call, inbox: Inbox
 ) -> None:
-    replies = answer(connection.messages(call), budget_ms_of(inbox))
+    replies = answer(_messages(connection, call, inbox), budget_ms_of(inbox))
     await _carry(journal, connection, call, inbox, replies, 0)
+
+
+async def _messages(connection: Connection, call: Call, inbox: Inbox) -> AsyncIterator[bytes]:
+    """The messages of a call, as they come; what is not taken is not asked for."""
+    while True:
+        if inbox.messages:
+            body = inbox.messages.popleft()
+            connection.note_taken(call, body)
+            yield body
+        elif inbox.has_ended:
+            return
+        else:
+            inbox.news = asyncio.get_running_loop().create_future()
+            await inbox.news
+            inbox.news = None
 
 
 async def _carry(

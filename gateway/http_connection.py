@@ -7,8 +7,8 @@ is kept until then; further ones are not read. Beside that:
   gets to read the answer;
 - a limit on bytes that bring a request no further (heads, trailers, chunk extensions), for the
   parser has none; a time limit on a head, and on silence within a body and between requests;
-- a client that takes nothing of its reply for as long is given up; one that sends no more (FIN)
-  goes, which is how clients say so; verbs that the parser does not know are answered 501;
+- a client that takes nothing of its reply for as long is given up;
+- verbs that the parser does not know are answered 501, as libevent's server does;
 - an offer to change the protocol (`Upgrade: h2c`, which Java's client makes with every request) is
   declined by leaving it unread; the parser alone would drop the body of such a request;
 - the task that answers a request is cancelled when its client goes away.
@@ -43,7 +43,7 @@ JOINED_BYTES_MAX = 16 * 1024
 TLS_BYTES_MAX = 256 * 1024
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection:
     """A connection; the door makes one per client."""
 
     def __init__(self, service: RestService, connections: set[HttpConnection]) -> None:
@@ -82,7 +82,7 @@ class HttpConnection(asyncio.Protocol):
         #: runs all the time; looks whether the connection is idle
         self._idle: asyncio.TimerHandle | None = None
         #: runs while more of a reply is unsent than the transport likes to hold, and at the end
-        self._stall_watch: StallWatch = cast(StallWatch, None)
+        self._stall_watch = StallWatch(service.patience.idle_s, self.abandon)
         #: who waits until it likes to hold more
         self._drained: asyncio.Future[None] | None = None
 
@@ -97,7 +97,6 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; one that never says anything is treated as one that is idle."""
         self._transport = cast(asyncio.Transport, transport)
-        self._stall_watch = StallWatch(self._transport, self._service.patience.idle_s, self.abandon)
         self._ends = self._service.is_leaving
         self._client = transport.get_extra_info("peername")
         self._is_encrypted = transport.get_extra_info("sslcontext") is not None
@@ -118,6 +117,9 @@ class HttpConnection(asyncio.Protocol):
             self._answering.cancel()
         self.lost.set_result(None)
 
+    def eof_received(self) -> None:
+        """The client sends no more, which is how it says that it goes: the transport closes."""
+
     def abandon(self) -> None:
         """Drop the connection without an answer."""
         self._is_abandoned = True
@@ -136,7 +138,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close once everything is written; a client that takes nothing of it is given up."""
-        self._stall_watch.begin()
+        self._stall_watch.begin(self._transport)
         self._transport.close()
 
     def _check_idle(self) -> None:
@@ -155,7 +157,7 @@ class HttpConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client takes its reply more slowly than it is written; see that it goes on."""
         self._drained = self._loop.create_future()
-        self._stall_watch.begin()
+        self._stall_watch.begin(self._transport)
 
     def resume_writing(self) -> None:
         """Most of the reply has left, or none of it ever will."""
@@ -169,8 +171,8 @@ class HttpConnection(asyncio.Protocol):
     def _begin_answer(self, arriving: ArrivingRequest) -> None:
         service = self._service
         request = arriving.complete(service.body_bytes_max, self._loop.time())
-        if arriving.known is not None:
-            forwarded = service.forward(request, self._client, self._take_answer)
+        if arriving.known is not None and service.forwarding is not None:
+            forwarded = service.forwarding.begin(request, self._client, self._take_answer)
             if forwarded is not None:
                 if not forwarded.is_over:
                     self._answering = forwarded
@@ -270,9 +272,7 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(501)
         except httptools.HttpParserError:
             self._refuse(400)
-        if self._ignores_client():
-            return
-        if self._arriving is None and not self._stagnant_bytes:
+        if self._ignores_client() or (self._arriving is None and not self._stagnant_bytes):
             return
         patience = self._service.patience
         if self._stagnant_bytes > HEAD_BYTES_MAX:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.http_arriving import ArrivingRequest
-from gateway.http_forward import ForwardedRequest, TakeAnswer
+from gateway.http_forward import Forwarding
 from gateway.http_known import KnownHeads
 from gateway.http_messages import HttpAnswer, HttpRequest
 
@@ -29,13 +29,12 @@ class RestService:
     """What all connections of a door have in common.
 
     answer: answers a request of a client, whose address comes with it; raises for bugs only.
-    forward: does so without a task, for requests of which that can be said at once; None = `answer`
-    has to. It gives the answer, or None after a bug, to its third argument, perhaps at once.
+    forwarding: does so without a task, where it can.
     body_bytes_max: of what is kept of a body. is_leaving: each connection ends with its next reply.
     """
 
     answer: Callable[[HttpRequest, object], Awaitable[HttpAnswer]]
-    forward: Callable[[HttpRequest, object, TakeAnswer], ForwardedRequest | None]
+    forwarding: Forwarding | None
     body_bytes_max: int
     patience: Patience
     is_leaving: bool = False

@@ -8,23 +8,20 @@ are raised, for the door to put them into a gRPC status.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from gateway.bus import Bus
+from gateway.oip_forward import OipForward
 from gateway.oip_repository import Repository
 from gateway.oip_server import SERVER_NAME, OipServer
-from gateway.requests import budget_of, failure_of_reply, joined, pack_request
+from gateway.requests import budget_of
 from gateway.rpcs import Rpcs
-from protocol import head as heads
 from protocol import oip
 from protocol import oip_messages as messages
 from protocol.errors import RequestError
-from protocol.native import Buffer
-from protocol.oip_scans import Scans
-from protocol.values import RequestSpec
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -39,11 +36,10 @@ class OipHandler:
     """Answers the RPCs of `inference.GRPCInferenceService`, but their status."""
 
     def __init__(self, bus: Bus, server: OipServer) -> None:
-        self.bus = bus
+        self._forward = OipForward(bus, server.directory)
         self._server = server
         self._directory = server.directory
         self._repository = Repository(server)
-        self._scans = Scans()
 
     def rpcs(self) -> Rpcs:
         """The service's RPCs."""
@@ -66,7 +62,7 @@ class OipHandler:
             {f"/{SERVICE}/{name}": answer for name, answer in unary.items()},
             {},
             {f"/{SERVICE}/ModelStreamInfer": self.stream},
-            {f"/{SERVICE}/ModelInfer": self},
+            {f"/{SERVICE}/ModelInfer": self._forward},
         )
 
     async def infer(self, body: bytes, budget_ms: int | None = None) -> bytes:
@@ -74,40 +70,14 @@ class OipHandler:
 
         budget_ms: what is left of the call's deadline; None = it has none. Raises: RequestError.
         """
-        return await self._infer(self._scans.scan(body), body, budget_ms)
+        return await self._infer(self._forward.scans.scan(body), body, budget_ms)
 
     async def _infer(self, scan: oip.Scan, body: bytes, budget_ms: int | None) -> bytes:
         budget = budget_of(scan.parameters, budget_ms)
         spec, budget = await self._directory.spec(scan.model, scan.version, budget)
-        head, frames = _packed(scan, spec, budget, body)
-        return self.told(*await self.bus.request(head, frames))
-
-    def look(self, body: bytes) -> tuple[oip.Scan, RequestSpec] | None:
-        """Whom a ModelInferRequest is for, if no more has to be known (see `gateway.forward`)."""
-        try:
-            scan = self._scans.scan(body)
-        except RequestError:
-            return None
-        spec = self._directory.kept(scan.model, scan.version)
-        return None if spec is None else (scan, spec)
-
-    def ask(
-        self, body: bytes, plan: tuple[oip.Scan, RequestSpec], budget_ms: int | None
-    ) -> tuple[bytes, list[Buffer]]:
-        """What the bus is asked for. Raises RequestError."""
-        scan, spec = plan
-        return _packed(scan, spec, budget_of(scan.parameters, budget_ms), body)
-
-    def told(self, head: bytes, frames: Sequence[Buffer]) -> bytes:
-        """The response, from a reply of the bus. Raises RequestError."""
-        failure = failure_of_reply(head, frames)
-        if failure is not None:
-            raise failure
-        return joined(frames)
-
-    def failed(self, _plan: object, error: RequestError) -> RequestError:
-        """The door makes a status of it."""
-        return error
+        forward = self._forward
+        head, frames = forward.ask(body, (scan, spec), budget)
+        return forward.told(*await forward.bus.request(head, frames))
 
     async def stream(
         self, requests: AsyncIterator[bytes], budget_ms: int | None = None
@@ -151,7 +121,7 @@ class OipHandler:
     async def _stream_response(self, body: bytes, budget_ms: int | None) -> bytes:
         response = messages.ModelStreamInferResponse()
         try:
-            scan = self._scans.scan(body)
+            scan = self._forward.scans.scan(body)
         except RequestError as error:
             response.error_message = error.message
             return _bytes(response)
@@ -252,13 +222,6 @@ class OipHandler:
         for name, values in settings.items():
             response.settings[name].value.extend([values] if isinstance(values, str) else values)
         return _bytes(response)
-
-
-def _packed(
-    scan: oip.Scan, spec: RequestSpec, budget_ms: int, body: bytes
-) -> tuple[bytes, list[Buffer]]:
-    flag = scan.parameters.priority_flag
-    return pack_request(spec, heads.DIALECT_OIP, scan.instance_count, budget_ms, [body], flag)
 
 
 def _trace_value(name: str, values: Any) -> object:

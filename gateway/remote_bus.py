@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import zmq
 
-from gateway.bus import Bus, Done
+from gateway.bus import Done, Reply, request_by
 from protocol import head as heads
 from protocol import limits, native
 from protocol.client_session import (
@@ -45,7 +45,7 @@ class _Submitted:
         self.request_id = 0
 
 
-class RemoteBus(Bus):
+class RemoteBus:
     """A `Bus` over one DEALER. Make it, use it and close it on one running event loop.
 
     address: the producers' address of a broker, `ipc://path` or `tcp://host:port`. It need not be
@@ -120,6 +120,10 @@ class RemoteBus(Bus):
             except Exception as error:  # a bug, of that one request
                 bug = {"message": "a reply was not taken", "exception": error}
                 self._loop.call_exception_handler(bug)
+
+    def request(self, head: bytes, frames: Sequence[Buffer]) -> Awaitable[Reply]:
+        """Send one request and wait for its reply; see `gateway.bus.Bus`."""
+        return request_by(self, head, frames)
 
     async def stats(self) -> dict[str, Any]:
         """What the broker tells about its services, workers and counters.

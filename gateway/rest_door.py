@@ -19,27 +19,19 @@ from gateway.content_coding import (
     packed,
 )
 from gateway.doors import DoorError
-from gateway.exchange import Exchange
 from gateway.http_connection import HttpConnection
-from gateway.http_forward import ForwardedRequest, TakeAnswer, with_keys
+from gateway.http_forward import Forwarding, begin_exchange, with_keys
 from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest
 from gateway.http_service import Patience, RestService
-from gateway.journal import REQUEST_ID_KEY, TRACE_KEY, Journal
+from gateway.journal import Journal
 from gateway.listening import listen_tcp
 from gateway.off_loop import off_loop
-from gateway.requests import IDEMPOTENCY_KEY, PRIORITY_KEY
 from gateway.rest_router import METRICS_TARGET
 from gateway.tls import TlsError, TlsSettings, rest_context
 from protocol import limits
 
 DEFAULT_PATIENCE = Patience()
 
-_REQUEST_ID = REQUEST_ID_KEY.encode()
-_TRACE = TRACE_KEY.encode()
-_PRIORITY = PRIORITY_KEY.encode()
-_IDEMPOTENCY = IDEMPOTENCY_KEY.encode()
-#: Headers that say something of any request.
-_GIVEN = frozenset((_REQUEST_ID, _TRACE, _PRIORITY, _IDEMPOTENCY))
 _ACCEPT = b"accept"
 
 #: Gives content type and text for the header `accept` of who asks.
@@ -104,10 +96,12 @@ class RestDoor:
                 f"Serving Error: RESTful server start failed, bind to the socket address {address} "
                 "failed"
             ) from None
-        application = _Application(handler, journal or Journal(), metrics, packs_replies)
-        service = RestService(
-            application.answer, application.forward, handler.body_bytes_max, patience
-        )
+        journal = journal or Journal()
+        application = _Application(handler, journal, metrics, packs_replies)
+        forwarding = None
+        if handler.forwarder is not None and not packs_replies:
+            forwarding = Forwarding(handler.forwarder, journal)
+        service = RestService(application.answer, forwarding, handler.body_bytes_max, patience)
         connections: set[HttpConnection] = set()
         acceptor = Acceptor(listener, lambda: HttpConnection(service, connections), context)
         port = listener.getsockname()[1]
@@ -162,7 +156,7 @@ class _Application:
         """Answer one request of a client, whose address is given."""
         if request.target == METRICS_TARGET and request.verb == "GET" and self._metrics:
             return await self._answer_metrics(self._metrics, request)
-        exchange = self._begin(request, client)
+        exchange = begin_exchange(self._journal, request, client)
         answer = None
         try:
             answer = await self._handler.handle(request)
@@ -177,55 +171,11 @@ class _Application:
             self._journal.end(exchange, 0 if answer is None else len(answer.body))
         return with_keys(answer, self._journal, exchange)
 
-    def forward(
-        self, request: HttpRequest, client: object, take_answer: TakeAnswer
-    ) -> ForwardedRequest | None:
-        """Forward a request to the bus, if it needs no more than that; None: `answer` has to.
-
-        take_answer: takes its answer, None after a bug; it may do so before this returns.
-        """
-        forwarder = self._handler.forwarder
-        if forwarder is None or self._packs_replies:
-            return None
-        plan = forwarder.look(request)
-        if plan is None:
-            return None
-        exchange = self._begin(request, client)
-        forwarded = ForwardedRequest(forwarder, plan, exchange, self._journal, take_answer)
-        forwarded.begin(request, None)
-        return forwarded
-
-    def _begin(self, request: HttpRequest, client: object) -> Exchange:
-        given = _given(request)
-        body_bytes = 0 if request.body is None else len(request.body)
-        exchange = self._journal.begin(
-            "rest", given.get(_REQUEST_ID), given.get(_TRACE), body_bytes, request.reading_ms
-        )
-        exchange.peer = client
-        exchange.priority, exchange.key = given.get(_PRIORITY), given.get(_IDEMPOTENCY)
-        return exchange
-
     async def _answer_metrics(self, metrics: Metrics, request: HttpRequest) -> HttpAnswer:
         accept = request.header(_ACCEPT) or b""
         content_type, text = await metrics(accept.decode("latin-1"))
         answer = HttpAnswer(200, text, (), content_type.encode())
         return await _packed(answer, request) if self._packs_replies else answer
-
-
-def _given(request: HttpRequest) -> dict[bytes, str]:
-    """The headers that say something here."""
-    known = request.known
-    if known is not None and isinstance(known.for_door, dict):
-        return known.for_door
-    given: dict[bytes, str] = {}
-    for name, value in request.headers:
-        if name in _GIVEN:
-            text = value.decode("latin-1")
-            # One that comes again is one value with the first, as in `HttpRequest.header`.
-            given[name] = f"{given[name]}, {text}" if name in given else text
-    if known is not None:
-        known.for_door = given
-    return given
 
 
 async def _packed(answer: HttpAnswer, request: HttpRequest) -> HttpAnswer:

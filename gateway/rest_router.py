@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from gateway.forward import Forwarder
 from gateway.http_messages import HttpAnswer, HttpHandler, HttpRequest, wrong_verb
 
 #: Where the Open Inference Protocol begins.
@@ -27,14 +26,11 @@ class RestRouter:
     def __init__(self, restful: HttpHandler, oip: HttpHandler, openapi: bytes) -> None:
         assert restful.body_bytes_max == oip.body_bytes_max
         self.body_bytes_max = restful.body_bytes_max
+        #: of `/v2`; it looks for itself what a request is
+        self.forwarder = oip.forwarder
         self._restful = restful
         self._oip = oip
         self._openapi = openapi
-
-    @property
-    def forwarder(self) -> Forwarder | None:
-        """The one of `/v2`: it looks for itself what a request is."""
-        return self._oip.forwarder
 
     def handle(self, request: HttpRequest) -> Awaitable[HttpAnswer]:
         """Answer one request."""

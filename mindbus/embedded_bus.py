@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import zmq
 
 from broker.stats import describe
 from broker.switch import Switch
-from gateway.bus import Bus, Done
+from gateway.bus import Done, Reply, request_by
 from protocol import head as heads
 from protocol import limits, native, status
 from protocol.errors import RequestError
@@ -35,7 +35,7 @@ GOING_DOWN = RequestError("draining", "the server is going down")
 FAILED = RequestError("broker_lost", "the broker failed, details are in its log")
 
 
-class EmbeddedBus(Bus):
+class EmbeddedBus:
     """A `gateway.bus.Bus` around a switch in this process. Belongs to the loop that made it."""
 
     def __init__(self, switch: Switch) -> None:
@@ -90,6 +90,10 @@ class EmbeddedBus(Bus):
             cancel = heads.pack(heads.Head(heads.CANCEL, request_id=submitted))
             self._core.receive_from_client(self, [cancel], time.monotonic_ns())
             self._plan_flush()
+
+    def request(self, head: bytes, frames: Sequence[Buffer]) -> Awaitable[Reply]:
+        """Send one request and wait for its reply; see `gateway.bus.Bus`."""
+        return request_by(self, head, frames)
 
     async def stats(self) -> dict[str, Any]:
         """What the broker tells about its services, workers and counters."""

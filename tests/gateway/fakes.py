@@ -7,15 +7,15 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import zmq
 
-from gateway.bus import Bus, Done, Reply
+from gateway.bus import Done, Reply, request_by
 from gateway.tls import TlsSettings
 from protocol import head as heads
 from protocol import native, status
@@ -38,7 +38,7 @@ def bus_failure(reason: str, message: str) -> tuple[bytes, list[Buffer]]:
     return head, native.encode_failure(None, reason, message)
 
 
-class AwaitedBus(Bus):
+class AwaitedBus(ABC):
     """A bus whose replies a coroutine makes. Replies to what is cancelled never come."""
 
     @abstractmethod
@@ -58,6 +58,9 @@ class AwaitedBus(Bus):
     def cancel(self, submitted: object) -> None:
         assert isinstance(submitted, asyncio.Task)
         submitted.cancel()
+
+    def request(self, head: bytes, frames: Sequence[Buffer]) -> Awaitable[Reply]:
+        return request_by(self, head, frames)
 
 
 class FakeBus(AwaitedBus):

@@ -468,6 +468,7 @@ def test_a_client_that_reads_nothing_gets_no_endless_answers() -> None:
     on_door(scene, run=uvloop.run)
 
 
+@pytest.mark.pure
 def test_a_connection_that_has_closed_leaves_nothing_behind() -> None:
     async def scene(echo: Echo, door: GrpcDoor, call: Call) -> None:
         kept = []

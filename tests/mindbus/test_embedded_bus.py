@@ -157,6 +157,7 @@ def test_closing_tells_everyone_who_waits(directory: str) -> None:
     run(directory, 2, scenario)
 
 
+@pytest.mark.pure
 def test_a_refusal_is_answered_without_a_look_at_the_sockets(directory: str) -> None:
     class Watched(Switch):
         turns = 0
