@@ -17,7 +17,7 @@ from typing import Any
 
 from compiled.constants import with_final_constants
 from compiled.manifest import LIBRARY, SUFFIX
-from compiled.sources import closure, path_of
+from compiled.sources import closure, is_room, path_of
 
 #: -O2 takes twice as long and gains 4 % (docs/decisions/0018-compiled-hot-path.md).
 FLAGS = ("-c", "-O1", "-fPIC", "-fwrapv", "-DNDEBUG", "-w")
@@ -74,7 +74,8 @@ def _copy(root: Path, paths: Iterable[str], copies: Path) -> Path:
     """The files as they are compiled, and the settings of mypy."""
     for path in paths:
         (copies / path).parent.mkdir(parents=True, exist_ok=True)
-        (copies / path).write_text(with_final_constants((root / path).read_text()))
+        source = "" if is_room(path) else (root / path).read_text()
+        (copies / path).write_text(with_final_constants(source))
     shutil.copy(root / "pyproject.toml", copies)
     return copies
 

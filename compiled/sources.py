@@ -12,6 +12,11 @@ def path_of(module: str) -> str:
     return module.replace(".", "/") + ".py"
 
 
+def is_room(path: str) -> bool:
+    """Whether a file is a room's `__init__`: what it does for others does not concern mypyc."""
+    return path.endswith("/__init__.py") and path != "compiled/__init__.py"
+
+
 def closure(root: Path, modules: Iterable[str]) -> list[str]:
     """The files of the modules, and of all that they import of ours, at any remove.
 
@@ -23,6 +28,8 @@ def closure(root: Path, modules: Iterable[str]) -> list[str]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
+            if is_room(path):
+                continue
             tree = ast.parse((root / path).read_bytes(), path)
             waiting += {file for name in _imports(tree) for file in _files(root, name)}
     return sorted(found)

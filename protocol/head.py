@@ -13,7 +13,7 @@ from typing import NamedTuple
 from protocol import limits
 from protocol.errors import RemoteProtocolError
 
-MAGIC = b"MS"
+MAGIC: bytes = b"MS"
 VERSION = 1
 
 READY = 1
@@ -94,7 +94,7 @@ DIALECTS = {
 #: magic, version, command, flags, dialect, status, request id, budget_ms, instance count,
 #: body frames, service key size, trace id, span id; then the service key, then the method.
 FIXED = struct.Struct("!2sBBHBBQIHBB16s8s")
-FIXED_BYTES = FIXED.size
+FIXED_BYTES: int = FIXED.size
 assert FIXED_BYTES == 48
 
 #: The four bytes that every request starts with: one comparison proves magic, version, command.

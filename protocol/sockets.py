@@ -23,9 +23,11 @@ _NOW = int(zmq.DONTWAIT)
 _NOW_AND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 _EVENTS = int(zmq.EVENTS)
 
-_FIXED_BYTES, _MAGIC = heads.FIXED_BYTES, heads.MAGIC
-_BODY_FRAMES_AT, _FLAGS_AT = heads.BODY_FRAMES_OFFSET, heads.FLAGS_LOW_BYTE
-_LARGE = heads.FLAG_BODY_LARGE
+_FIXED_BYTES: int = heads.FIXED_BYTES
+_MAGIC: bytes = heads.MAGIC
+_BODY_FRAMES_AT: int = heads.BODY_FRAMES_OFFSET
+_FLAGS_AT: int = heads.FLAGS_LOW_BYTE
+_LARGE: int = heads.FLAG_BODY_LARGE
 
 # What zmq.Socket puts around these looks for options that no socket of ours has.
 _send, _recv, _get = _Backend.send, _Backend.recv, _Backend.get

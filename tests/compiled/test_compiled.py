@@ -245,3 +245,20 @@ def test_fields_of_a_named_tuple_name_classes_that_stand_above_it(module: str) -
                 if isinstance(each, ast.Name)
             }
             assert not named & {below.name for below in classes[at:]}, (module, node.name)
+
+
+@pytest.mark.process
+def test_what_make_setup_has_compiled_is_what_a_process_uses() -> None:
+    try:
+        c_compiler()
+    except NotCompiledError as error:
+        pytest.skip(str(error))
+    environment = {name: value for name, value in os.environ.items() if name != SWITCH}
+    code = "import broker, compiled; print(compiled.kind())"
+    asked = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    kind = asked.stdout.strip()
+    if "has changed since" in kind:  # who edits and tests by hand
+        pytest.skip(kind)
+    assert kind == "compiled", f"{kind}; run: make compiled"
