@@ -8,7 +8,7 @@ look into any body. Byte table and rules: docs/PROTOCOL.md §2.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from protocol import limits
 from protocol.errors import RemoteProtocolError
@@ -304,7 +304,7 @@ def broken_rule(head: bytes, came: int) -> str:
     return f"head promises {head[BODY_FRAMES_OFFSET]} body frames, {came} came"
 
 
-def split_parcels(parts: list[bytes]) -> list[tuple[bytes, list[bytes]]]:
+def split_parcels(parts: list[Any]) -> list[tuple[bytes, list[Any]]]:
     """Split a message into its parcels: each a head and its body frames.
 
     parts: the frames of one message, without routing id and empty delimiter.
