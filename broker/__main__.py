@@ -24,6 +24,7 @@ from broker.admission import Settings
 from broker.core import Core
 from broker.stopping import Stopping
 from broker.switch import Switch
+from telemetry.allocator import keep_blocks
 from telemetry.collector import collect_seldom
 from telemetry.log import configure, get_logger
 from telemetry.orders import follow_orders
@@ -85,6 +86,7 @@ def run(document: dict[str, Any]) -> int:
         print(f"mindbus broker: {error}", file=sys.stderr)
         return 1
     collect_seldom()
+    keep_blocks()
     signals = _Signals()
     stopping = Stopping(document.get("grace_ms", GRACE_MS_DEFAULT))
     log.info("broker started", producers=switch.producers_addresses, workers=switch.workers_address)

@@ -78,6 +78,7 @@ from mindbus.scrape import Scraper
 from mindbus.supervisor_link import SupervisorLink, make_oip_server
 from protocol import limits
 from protocol.client_session import ClientSettings
+from telemetry.allocator import keep_blocks
 from telemetry.collector import collect_seldom
 from telemetry.live_settings import LiveSettings
 from telemetry.log import configure, get_logger, write_access
@@ -385,6 +386,7 @@ def main() -> int:
     configure("mindbus_gateway", level=document.get("log_level"))
     channel = socket.socket(fileno=int(os.environ["MINDBUS_CONTROL_FD"]))
     collect_seldom()
+    keep_blocks()
     return uvloop.run(serve(document, channel))
 
 

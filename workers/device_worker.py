@@ -25,6 +25,7 @@ from protocol import worker_session as ws
 from protocol.dialects import DIALECTS, Dialect
 from protocol.values import MethodSignature
 from protocol.worker_session import SessionSettings
+from telemetry.allocator import keep_blocks
 from telemetry.collector import collect_seldom
 from telemetry.log import get_logger
 from telemetry.tracing import open_tracer
@@ -151,6 +152,7 @@ class _Service:
         self._bus.start()
         if self._signals is not None:  # else the process is not ours alone
             collect_seldom()
+            keep_blocks()
         try:
             while self._turn():
                 pass

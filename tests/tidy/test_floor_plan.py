@@ -76,6 +76,7 @@ SHELLS = {
     "protocol/dealer.py",
     "protocol/link_socket.py",
     "protocol/sockets.py",
+    "telemetry/allocator.py",
     "telemetry/log.py",
     "telemetry/orders.py",
     "telemetry/rotating_file.py",
