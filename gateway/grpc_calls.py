@@ -16,6 +16,7 @@ from gateway.journal import Journal
 from gateway.requests import RETRY_AFTER_MS
 from protocol import status
 from protocol.errors import RequestError
+from protocol.native import Buffer
 from protocol.status import REASONS
 from telemetry.log import get_logger
 
@@ -50,7 +51,7 @@ class Inbox:
 
     def __init__(self, rpc: Rpc) -> None:
         self.rpc = rpc
-        self.messages: deque[bytes] = deque()
+        self.messages: deque[Buffer] = deque()
         self.has_ended = False
         #: who waits for a message, and who for room in the client's window
         self.news: asyncio.Future[None] | None = None
@@ -75,19 +76,19 @@ class Connection(Protocol):
     def begin_exchange(self, call: Call, request_bytes: int) -> Exchange:
         """Enter a call."""
 
-    def check_reply(self, body: bytes) -> None:
+    def check_reply(self, body: Buffer) -> None:
         """Raises RequestError if a reply is too large, or too much is unread already."""
 
-    def reply(self, call: Call, body: bytes, end: bytes) -> None:
+    def reply(self, call: Call, body: Buffer, end: bytes) -> None:
         """Send the only reply of a call, and its end."""
 
-    def send(self, call: Call, body: bytes) -> Awaitable[None]:
+    def send(self, call: Call, body: Buffer) -> Awaitable[None]:
         """Send one of several replies; back when the client's window has taken it."""
 
     def finish(self, call: Call, end: bytes) -> None:
         """End a call after what was sent."""
 
-    def note_taken(self, call: Call, body: bytes) -> None:
+    def note_taken(self, call: Call, body: Buffer) -> None:
         """Somebody took a message of a call."""
 
 
@@ -127,7 +128,7 @@ class ForwardedCall(Forwarded):
             self._journal, self._connection, self._call, self.exchange,
         )  # fmt: skip
         size = 0
-        if isinstance(outcome, bytes):
+        if isinstance(outcome, bytes | memoryview):
             try:
                 connection.check_reply(outcome)
                 end = trailers(status.OK, "", journal.reply_keys(exchange))

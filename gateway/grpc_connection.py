@@ -18,6 +18,7 @@ from gateway.requests import IDEMPOTENCY_KEY, PRIORITY_KEY
 from gateway.stall_watch import StallWatch
 from protocol import limits, status
 from protocol.errors import RequestError
+from protocol.native import Buffer
 
 #: How long a client may take to say that it speaks HTTP/2; grpcio waits as long.
 PREFACE_S = 120.0
@@ -189,7 +190,7 @@ class GrpcConnection:
         if rpc.takes_stream:
             self._start(call, inbox)
 
-    def take_message(self, call: Call, body: bytes) -> None:
+    def take_message(self, call: Call, body: Buffer) -> None:
         """A whole message of a call. Raises CallError if it is one too many."""
         inbox = cast(Inbox, call.owner)
         if inbox.messages and not inbox.rpc.takes_stream:
@@ -241,13 +242,13 @@ class GrpcConnection:
 
     # ---------------------------------------------------------------- for the answering tasks
 
-    def reply(self, call: Call, body: bytes, end: bytes) -> None:
+    def reply(self, call: Call, body: Buffer, end: bytes) -> None:
         """Send the only reply of a call, and its end."""
         if not call.is_closed:
             self._http2.reply(call, body, end)
             self._plan_flush()
 
-    async def send(self, call: Call, body: bytes) -> None:
+    async def send(self, call: Call, body: Buffer) -> None:
         """Send one of several replies; back when the client's window has taken it."""
         self.check_reply(body)
         self._http2.send(call, body)
@@ -263,7 +264,7 @@ class GrpcConnection:
             self._http2.finish(call, end)
             self._plan_flush()
 
-    def note_taken(self, call: Call, body: bytes) -> None:
+    def note_taken(self, call: Call, body: Buffer) -> None:
         """Somebody took a message of a call."""
         self._http2.note_taken(call, body)
         self._plan_flush()
@@ -278,7 +279,7 @@ class GrpcConnection:
         exchange.priority, exchange.key = given.get(PRIORITY_KEY), given.get(IDEMPOTENCY_KEY)
         return exchange
 
-    def check_reply(self, body: bytes) -> None:
+    def check_reply(self, body: Buffer) -> None:
         """Raises RequestError if a reply is too large, or too much is unread already."""
         self._check_size(body)
         replies = self._http2.replies
@@ -291,7 +292,7 @@ class GrpcConnection:
                     f"unread_bytes_max is {unread_max}",
                 )
 
-    def _check_size(self, body: bytes) -> None:
+    def _check_size(self, body: Buffer) -> None:
         size, size_max = len(body), self._service.message_bytes_max
         if size > size_max:
             text = f"SERVER: Sent message larger than max ({size} vs. {size_max})"

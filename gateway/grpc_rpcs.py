@@ -99,7 +99,7 @@ async def _answer_unary(
     call: Call,
     inbox: Inbox,
 ) -> None:
-    body = inbox.messages.popleft()
+    body = bytes(inbox.messages.popleft())
     exchange = connection.begin_exchange(call, len(body))
     size = 0
     try:
@@ -122,7 +122,7 @@ async def _answer_unary(
 async def _answer_one(
     journal: Journal, answer: ServerStream, connection: Connection, call: Call, inbox: Inbox
 ) -> None:
-    body = inbox.messages.popleft()
+    body = bytes(inbox.messages.popleft())
     await _carry(journal, connection, call, inbox, answer(body), len(body))
 
 
@@ -139,7 +139,7 @@ async def _messages(connection: Connection, call: Call, inbox: Inbox) -> AsyncIt
         if inbox.messages:
             body = inbox.messages.popleft()
             connection.note_taken(call, body)
-            yield body
+            yield bytes(body)
         elif inbox.has_ended:
             return
         else:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from gateway.content_coding import CODINGS, inflated
 from gateway.h2_frames import MESSAGE_HEAD, MESSAGE_HEAD_BYTES
 from gateway.h2_headers import CallHead
+from protocol import limits
 from protocol.errors import RequestError
+from protocol.native import Buffer
 
 #: What we tell of it to who compresses otherwise.
 ACCEPTED_ENCODINGS = "identity,gzip,deflate"
@@ -79,10 +81,11 @@ class Call:
         """A message has begun and is not complete."""
         return bool(self._missing or self._arriving)
 
-    def take(self, data: bytes, begin: int, end: int, bytes_max: int) -> Iterator[bytes]:
+    def take(self, data: bytes, begin: int, end: int, bytes_max: int) -> Iterator[Buffer]:
         """Take data[begin:end] of the stream. Gives the messages that are complete by it.
 
-        bytes_max: of a message. Raises: CallError; what came is not put together any further then.
+        bytes_max: of a message. A large one may be a view, which spares a copy. Raises: CallError;
+        what came is not put together any further then.
         """
         arriving = self._arriving
         while begin < end:
@@ -111,9 +114,14 @@ class Call:
             self._missing -= taken
             begin += taken
             if not self._missing:
-                body = bytes(arriving)
-                arriving.clear()
-                yield self._plain(body, bytes_max)
+                if self._is_packed or len(arriving) < limits.TENSOR_INLINE_BYTES_MAX:
+                    body = bytes(arriving)
+                    arriving.clear()
+                    yield self._plain(body, bytes_max)
+                else:
+                    self._arriving = bytearray()
+                    yield memoryview(arriving)
+                    arriving = self._arriving
 
     @property
     def held_bytes(self) -> int:

@@ -11,6 +11,7 @@ from gateway.h2_patience import FORGIVEN_PER_CALL, FORGIVEN_PER_FRAME, Patience
 from gateway.h2_replies import Piece, Replies
 from gateway.h2_sink import CallSink
 from protocol import limits
+from protocol.native import Buffer
 from protocol.status import REASONS
 
 #: How many bytes of a call, and of a connection, may be under way to us.
@@ -47,13 +48,13 @@ class OpenCalls:
         #: when the bytes that are being read came, monotonic
         self._now_ns = 0
 
-    def send(self, call: Call, body: bytes) -> None:
+    def send(self, call: Call, body: Buffer) -> None:
         """Send a message of a stream. REQUIRES: the call is open."""
         self.replies.send(call, body)
         if call.unsent:
             self.go_on()
 
-    def reply(self, call: Call, body: bytes, end: bytes) -> None:
+    def reply(self, call: Call, body: Buffer, end: bytes) -> None:
         """Send the only message of a call, and end it. end: the block of its trailers."""
         self.replies.send(call, body, end)
         if call.unsent:
@@ -77,7 +78,7 @@ class OpenCalls:
                 self._sink.note_sent(call)
         self._patience.forgive(FORGIVEN_PER_FRAME * (self.replies.frames_sent - before))
 
-    def note_taken(self, call: Call, body: bytes) -> None:
+    def note_taken(self, call: Call, body: Buffer) -> None:
         """A message of a call was taken; once all were, its client may send as much again."""
         call.untaken_bytes -= len(body)
         if not call.is_closed:

@@ -12,8 +12,9 @@ from gateway import h2_frames as frames
 from gateway.h2_call import Call
 from gateway.h2_frames import FRAME_HEAD, MESSAGE_HEAD, MESSAGE_HEAD_BYTES
 from gateway.h2_headers import status_block
+from protocol.native import Buffer
 
-Piece = bytes | memoryview
+Piece = Buffer
 
 #: What a call gets of a window before the next one has its turn.
 PART_BYTES_MAX = 256 * 1024
@@ -43,7 +44,7 @@ class Replies:
         #: how many DATA frames were sent
         self.frames_sent = 0
 
-    def send(self, call: Call, body: bytes, end: bytes | None = None) -> None:
+    def send(self, call: Call, body: Buffer, end: bytes | None = None) -> None:
         """Send a message. end: the block of trailers, if it is the last one."""
         size = len(body) + MESSAGE_HEAD_BYTES
         stream = call.stream
@@ -124,7 +125,7 @@ class Replies:
                 self._ready[call.stream] = call  # behind all others
         return emptied
 
-    def _queue(self, call: Call, body: bytes) -> None:
+    def _queue(self, call: Call, body: Buffer) -> None:
         if not call.has_begun:
             call.has_begun = True
             self.out.append(

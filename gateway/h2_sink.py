@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.h2_call import Call
+from protocol.native import Buffer
 
 
 class CallSink(Protocol):
@@ -13,7 +14,7 @@ class CallSink(Protocol):
     def begin(self, call: Call) -> None:
         """A call came; its messages follow."""
 
-    def take_message(self, call: Call, body: bytes) -> None:
+    def take_message(self, call: Call, body: Buffer) -> None:
         """A whole message of a call. Raises CallError if it is one too many."""
 
     def end_messages(self, call: Call) -> None:

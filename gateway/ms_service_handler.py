@@ -33,7 +33,7 @@ class MsServiceHandler:
         """Every request can be forwarded (see `gateway.forward`)."""
         return self
 
-    async def predict(self, body: bytes, budget_ms: int | None = None) -> bytes:
+    async def predict(self, body: bytes, budget_ms: int | None = None) -> Buffer:
         """Answer one PredictRequest with a PredictReply.
 
         budget_ms: the client's remaining time; None or 0 means that it named none.
@@ -46,25 +46,25 @@ class MsServiceHandler:
         except RequestError as failure:
             return self.failed(plan, failure)
 
-    def look(self, body: bytes) -> Plan | None:
+    def look(self, body: Buffer) -> Plan | None:
         """What is read of a PredictRequest."""
         try:
             return ms_service.scan_request(body)
         except RequestError:
             return None
 
-    def ask(self, body: bytes, plan: Plan, budget_ms: int | None) -> tuple[bytes, list[Buffer]]:
+    def ask(self, body: Buffer, plan: Plan, budget_ms: int | None) -> tuple[bytes, list[Buffer]]:
         """What the bus is asked for. Raises RequestError."""
         spec, instance_count = plan
         budget_ms = min(budget_ms or 0, limits.BUDGET_MS_MAX)
         return pack_request(spec, heads.DIALECT_MS_SERVICE, instance_count, budget_ms, [body])
 
-    def told(self, head: bytes, frames: Sequence[Buffer]) -> bytes:
+    def told(self, head: bytes, frames: Sequence[Buffer]) -> Buffer:
         """The PredictReply, from a reply of the bus. Raises RequestError."""
         failure = failure_of_bus(head, frames)
         if failure is not None:
             raise failure
-        return joined(frames)
+        return frames[0] if len(frames) == 1 else joined(frames)
 
     def failed(self, plan: Plan, failure: RequestError) -> bytes:
         """The PredictReply to a request that failed."""

@@ -27,7 +27,7 @@ class OipForward:
         self.scans = Scans()
         self._directory = directory
 
-    def look(self, body: bytes) -> tuple[oip.Scan, RequestSpec] | None:
+    def look(self, body: Buffer) -> tuple[oip.Scan, RequestSpec] | None:
         """Whom a ModelInferRequest is for, if no more has to be known (see `gateway.forward`)."""
         try:
             scan = self.scans.scan(body)
@@ -37,7 +37,7 @@ class OipForward:
         return None if spec is None else (scan, spec)
 
     def ask(
-        self, body: bytes, plan: tuple[oip.Scan, RequestSpec], budget_ms: int | None
+        self, body: Buffer, plan: tuple[oip.Scan, RequestSpec], budget_ms: int | None
     ) -> tuple[bytes, list[Buffer]]:
         """What the bus is asked for. Raises RequestError."""
         scan, spec = plan
@@ -45,12 +45,12 @@ class OipForward:
         budget = budget_of(scan.parameters, budget_ms)
         return pack_request(spec, heads.DIALECT_OIP, scan.instance_count, budget, [body], flag)
 
-    def told(self, head: bytes, frames: Sequence[Buffer]) -> bytes:
+    def told(self, head: bytes, frames: Sequence[Buffer]) -> Buffer:
         """The response, from a reply of the bus. Raises RequestError."""
         failure = failure_of_reply(head, frames)
         if failure is not None:
             raise failure
-        return joined(frames)
+        return frames[0] if len(frames) == 1 else joined(frames)
 
     def failed(self, _plan: object, error: RequestError) -> RequestError:
         """The door makes a status of it."""

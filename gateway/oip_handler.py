@@ -22,6 +22,7 @@ from gateway.rpcs import Rpcs
 from protocol import oip
 from protocol import oip_messages as messages
 from protocol.errors import RequestError
+from protocol.native import Buffer
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -65,14 +66,14 @@ class OipHandler:
             {f"/{SERVICE}/ModelInfer": self._forward},
         )
 
-    async def infer(self, body: bytes, budget_ms: int | None = None) -> bytes:
+    async def infer(self, body: bytes, budget_ms: int | None = None) -> Buffer:
         """Answer one ModelInferRequest with a ModelInferResponse.
 
         budget_ms: what is left of the call's deadline; None = it has none. Raises: RequestError.
         """
         return await self._infer(self._forward.scans.scan(body), body, budget_ms)
 
-    async def _infer(self, scan: oip.Scan, body: bytes, budget_ms: int | None) -> bytes:
+    async def _infer(self, scan: oip.Scan, body: bytes, budget_ms: int | None) -> Buffer:
         budget = budget_of(scan.parameters, budget_ms)
         spec, budget = await self._directory.spec(scan.model, scan.version, budget)
         forward = self._forward

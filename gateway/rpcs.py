@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.forward import Forwarder
+from protocol.native import Buffer
 
 #: Answers one message; gets the milliseconds that are left of the call's deadline, None = it has
 #: none. Raises RequestError.
-Unary = Callable[[bytes, int | None], Awaitable[bytes]]
+Unary = Callable[[bytes, int | None], Awaitable[Buffer]]
 
 #: Answers one message with a stream, which may last as long as the call.
 ServerStream = Callable[[bytes], AsyncIterator[bytes]]

@@ -347,7 +347,7 @@ def _parameter(value: bool | int | float | str) -> Any:
     return InferParameter(string_param=value)
 
 
-def stream_response(response: bytes) -> bytes:
+def stream_response(response: Buffer) -> bytes:
     """A ModelStreamInferResponse around a ModelInferResponse, which is its one field."""
     return _INFER_RESPONSE + varint(len(response)) + response
 
