@@ -119,6 +119,7 @@ class ForwardedCall(Forwarded):
         """It is over before its reply."""
         if not self.is_over:
             super().cancel()
+            self._inbox.task = None  # see `answer`
             self.exchange.fail(self._inbox.why_dropped)
             self._journal.end(self.exchange, 0)
 

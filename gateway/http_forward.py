@@ -41,6 +41,7 @@ class ForwardedRequest(Forwarded):
     def cancel(self) -> None:
         """Its client is gone."""
         super().cancel()
+        self._take_answer = _nobody  # the connection knows this request, and would be known by it
         self.exchange.fail("cancelled")
         self._journal.end(self.exchange, 0)
 
@@ -53,6 +54,10 @@ class ForwardedRequest(Forwarded):
         else:
             self._journal.end(self.exchange, len(outcome.body))
             self._take_answer(with_keys(outcome, self._journal, self.exchange))
+
+
+def _nobody(_answer: HttpAnswer | None) -> None:
+    """Takes no answer."""
 
 
 class Forwarding:
