@@ -11,12 +11,15 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.processes.probe import probe_server
+from tests.processes.scrapes import Scrape
 from tests.processes.server_process import CHECKOUT, ServerProcess
+from tests.processes.waiting import wait_until
 
 HERE = Path(__file__).parent
 CLIENTS = Path(os.environ.get("MINDBUS_CLIENTS", CHECKOUT / "build" / "clients"))
@@ -25,6 +28,10 @@ PERF_ANALYZER = CLIENTS / "bin" / "perf_analyzer"
 
 #: A client gets this long.
 CLIENT_S = 240
+
+#: How perf_analyzer ends its report, and what it gets to end itself then.
+LAST_LINE = re.compile(r"^Concurrency: \d+, throughput: .*$", re.MULTILINE)
+ENDS_S = 10
 
 pytestmark = [
     pytest.mark.process,
@@ -82,17 +89,46 @@ def test_messages_have_the_numbers_types_and_names_of_tritons() -> None:
     ],
     ids=" ".join,
 )
-def test_perf_analyzer_measures_both_doors(server: ServerProcess, flags: list[str]) -> None:
+def test_perf_analyzer_measures_both_doors(
+    server: ServerProcess, flags: list[str], tmp_path: Path
+) -> None:
     address = server.grpc_address if "grpc" in flags else server.rest_address
     window = ["--measurement-mode", "count_windows", "--measurement-request-count", "20"]
-    said = run(
-        PERF_ANALYZER, "-m", "probe.double", "-u", address, *flags, *window,
-        *("-r", "10", "-s", "99", "--concurrency-range", "2"),
+    said = said_by_perf_analyzer(
+        [
+            "-m", "probe.double", "-u", address, *flags, *window,
+            *("-r", "10", "-s", "99", "--concurrency-range", "2"),
+        ],
+        tmp_path / "said",
     )  # fmt: skip
     throughput = re.search(r"throughput: ([0-9.]+) infer/sec", said)
     assert throughput is not None, said
     assert float(throughput[1]) > 0
     assert "Failed" not in said
+    wait_until(lambda: not Scrape(server.rest_address).value("requests_held"))
+
+
+def said_by_perf_analyzer(flags: list[str], file: Path) -> str:
+    """What it says up to its last line. It may not end after that: a thread of it that finds its
+    measurement over, and all replies there, waits for one more reply for ever."""
+    with file.open("w") as output:
+        measuring = subprocess.Popen(
+            [PERF_ANALYZER, *flags],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "LD_LIBRARY_PATH": cuda_runtime()},
+        )
+    try:
+        wait_until(
+            lambda: measuring.poll() is not None or LAST_LINE.search(file.read_text()) is not None,
+            CLIENT_S,
+        )
+        with suppress(subprocess.TimeoutExpired):
+            assert measuring.wait(ENDS_S) == 0, file.read_text()
+    finally:
+        measuring.kill()
+        measuring.wait()
+    return file.read_text()
 
 
 def test_curl_sends_json_and_binary_tensors(server: ServerProcess, tmp_path: Path) -> None:
