@@ -23,6 +23,7 @@ from tests.mindspore_serving.start_script import (
     write_servable,
 )
 from tests.processes.scrapes import Scrape
+from tests.processes.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -155,6 +156,7 @@ def test_a_script_of_release_1_1_serves_in_one_process(directory: Path) -> None:
         assert shown.value("request_total", servable="add", method="add_cast", code="OK") == 4
         assert shown.value("gateway_request_total", door="rest", code="OK") == 3
         assert shown.value("worker_credit", servable="add") > 0
+        wait_until(lambda: script.errors().count("] access door=") >= 7)
         lines = [line for line in script.errors().splitlines() if "] access door=" in line]
         assert len(lines) == 7, "one for each request over gRPC and REST, OIP among them"
         assert script.end(signal.SIGTERM) == 0
