@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from gateway.bus import Bus
 from gateway.exchange import Exchange, enter
+from gateway.journal import Journal
 from protocol.errors import RequestError
 from protocol.native import Buffer
 
@@ -49,9 +50,12 @@ class Forwarded(ABC):
     exchange: what is told of it, and what everybody who works on it finds as the current one.
     """
 
-    __slots__ = ("_forwarder", "_plan", "_submitted", "exchange", "is_over")
+    __slots__ = ("_forwarder", "_plan", "_submitted", "exchange", "is_over", "journal")
 
-    def __init__(self, forwarder: Forwarder, plan: Any, exchange: Exchange) -> None:
+    def __init__(
+        self, forwarder: Forwarder, plan: Any, exchange: Exchange, journal: Journal
+    ) -> None:
+        self.journal = journal
         self._forwarder = forwarder
         self._plan = plan
         self._submitted: object = None
@@ -60,8 +64,7 @@ class Forwarded(ABC):
         self.is_over = False
 
     def begin(self, request: Any, budget_ms: int | None) -> None:
-        """Forward it."""
-        enter(self.exchange)
+        """Forward it. REQUIRES: its exchange is the current one, which it is not any more then."""
         try:
             head, frames = self._forwarder.ask(request, self._plan, budget_ms)
             self._submitted = self._forwarder.bus.submit(head, frames, self._take)
@@ -72,10 +75,12 @@ class Forwarded(ABC):
         finally:
             enter(None)
 
-    def cancel(self) -> None:
-        """Nobody waits for its answer any more."""
+    def drop(self, why: str) -> None:
+        """Nobody waits for its answer any more, for one of `status.REASONS`."""
         self._forwarder.bus.cancel(self._submitted)
         self.is_over = True
+        self.exchange.fail(why)
+        self.journal.end(self.exchange, 0)
 
     def _take(self, head: bytes, frames: Sequence[Buffer]) -> None:
         enter(self.exchange)

@@ -95,7 +95,7 @@ class Connection(Protocol):
 class ForwardedCall(Forwarded):
     """A call of one message that was forwarded to the bus."""
 
-    __slots__ = ("_call", "_code_of", "_connection", "_inbox", "_journal")
+    __slots__ = ("_call", "_code_of", "_connection", "_inbox")
 
     def __init__(
         self,
@@ -108,8 +108,7 @@ class ForwardedCall(Forwarded):
         call: Call,
         inbox: Inbox,
     ) -> None:
-        super().__init__(forwarder, plan, exchange)
-        self._journal = journal
+        super().__init__(forwarder, plan, exchange, journal)
         self._code_of = code_of
         self._connection = connection
         self._call = call
@@ -118,15 +117,13 @@ class ForwardedCall(Forwarded):
     def cancel(self) -> None:
         """It is over before its reply."""
         if not self.is_over:
-            super().cancel()
             self._inbox.task = None  # see `answer`
-            self.exchange.fail(self._inbox.why_dropped)
-            self._journal.end(self.exchange, 0)
+            self.drop(self._inbox.why_dropped)
 
     def answer(self, outcome: Any) -> None:
         """Answer it; see `Forwarded`."""
         journal, connection, call, exchange = (
-            self._journal, self._connection, self._call, self.exchange,
+            self.journal, self._connection, self._call, self.exchange,
         )  # fmt: skip
         size = 0
         if isinstance(outcome, bytes | memoryview):

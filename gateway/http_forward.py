@@ -24,7 +24,7 @@ TakeAnswer = Callable[[HttpAnswer | None], None]
 class ForwardedRequest(Forwarded):
     """One request. take_answer: takes its answer, or None after a bug, while that is handled."""
 
-    __slots__ = ("_journal", "_take_answer")
+    __slots__ = ("_take_answer",)
 
     def __init__(
         self,
@@ -34,26 +34,23 @@ class ForwardedRequest(Forwarded):
         journal: Journal,
         take_answer: TakeAnswer,
     ) -> None:
-        super().__init__(forwarder, plan, exchange)
-        self._journal = journal
+        super().__init__(forwarder, plan, exchange, journal)
         self._take_answer = take_answer
 
     def cancel(self) -> None:
         """Its client is gone."""
-        super().cancel()
         self._take_answer = _nobody  # the connection knows this request, and would be known by it
-        self.exchange.fail("cancelled")
-        self._journal.end(self.exchange, 0)
+        self.drop("cancelled")
 
     def answer(self, outcome: Any) -> None:
         """Answer it; see `Forwarded`."""
         if outcome is None:
             self.exchange.fail("system_error")
-            self._journal.end(self.exchange, 0)
+            self.journal.end(self.exchange, 0)
             self._take_answer(None)
         else:
-            self._journal.end(self.exchange, len(outcome.body))
-            self._take_answer(with_keys(outcome, self._journal, self.exchange))
+            self.journal.end(self.exchange, len(outcome.body))
+            self._take_answer(with_keys(outcome, self.journal, self.exchange))
 
 
 def _nobody(_answer: HttpAnswer | None) -> None:

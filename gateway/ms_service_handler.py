@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from gateway.bus import Bus
 from gateway.exchange import note_failure
-from gateway.requests import failure_of_bus, joined, pack_request, text_for_client
+from gateway.requests import body_of, failure_of_bus, joined, pack_request, text_for_client
 from protocol import head as heads
 from protocol import limits, ms_service
 from protocol.errors import RequestError
@@ -64,7 +64,7 @@ class MsServiceHandler:
         failure = failure_of_bus(head, frames)
         if failure is not None:
             raise failure
-        return frames[0] if len(frames) == 1 else joined(frames)
+        return body_of(frames)
 
     def failed(self, plan: Plan, failure: RequestError) -> bytes:
         """The PredictReply to a request that failed."""

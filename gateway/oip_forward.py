@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from gateway.bus import Bus
 from gateway.model_directory import ModelDirectory
-from gateway.requests import budget_of, failure_of_reply, joined, pack_request
+from gateway.requests import body_of, budget_of, failure_of_reply, pack_request
 from protocol import head as heads
 from protocol import oip
 from protocol.errors import RequestError
@@ -50,7 +50,7 @@ class OipForward:
         failure = failure_of_reply(head, frames)
         if failure is not None:
             raise failure
-        return frames[0] if len(frames) == 1 else joined(frames)
+        return body_of(frames)
 
     def failed(self, _plan: object, error: RequestError) -> RequestError:
         """The door makes a status of it."""

@@ -163,6 +163,11 @@ def budget_of(parameters: RequestParameters, budget_ms: int | None) -> int:
     return min(budget_ms or timeout_ms, timeout_ms, limits.BUDGET_MS_MAX)
 
 
+def body_of(frames: Sequence[Buffer]) -> Buffer:
+    """The body frames of a reply as one body, as it came if that is one frame."""
+    return frames[0] if len(frames) == 1 else joined(frames)
+
+
 def joined(frames: Sequence[Buffer]) -> bytes:
     """The body frames of a text dialect as one body: the dialect may give it in pieces."""
     if len(frames) == 1 and type(frames[0]) is bytes:
