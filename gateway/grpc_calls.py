@@ -192,8 +192,12 @@ def fail_by_bug(journal: Journal, connection: Connection, call: Call, exchange: 
 
 
 def budget_ms_of(inbox: Inbox) -> int | None:
-    """What is left of the time that the client waits."""
+    """What is left of the time that the client waits, in whole ms, none of it cut off.
+
+    So the call's own timer comes before the broker's: a call that takes too long ends with the
+    status of gRPC, and not, a moment earlier, with a reply that says so in its dialect.
+    """
     if inbox.deadline_ns is None:
         return None
-    # A deadline that is nearly over still is one: 0 would mean that there is none.
-    return max(1, (inbox.deadline_ns - time.monotonic_ns()) // NS_PER_MS)
+    # A deadline that is over still is one: 0 would mean that there is none.
+    return max(1, -(-(inbox.deadline_ns - time.monotonic_ns()) // NS_PER_MS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 from gateway.bus import Bus, Done, Reply
 from gateway.exchange import current
+from gateway.grpc_calls import Connection, Inbox, budget_ms_of
+from gateway.grpc_rpcs import Rpc
+from gateway.h2_call import Call
 from gateway.http_forward import ForwardedRequest, begin_exchange
 from gateway.http_messages import HttpAnswer, HttpRequest
 from gateway.journal import Journal
@@ -171,3 +175,18 @@ def test_a_client_that_goes_away_cancels_what_was_forwarded_for_it() -> None:
         await door.close(0)
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize(("left_ns", "budget_ms"), [(10_000_001, 11), (10_000_000, 10), (-5, 1)])
+def test_of_what_a_client_waits_nothing_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, left_ns: int, budget_ms: int
+) -> None:
+    monkeypatch.setattr(time, "monotonic_ns", lambda: 7_000_000_000)
+    inbox = Inbox(Rpc(_answers_nothing))
+    assert budget_ms_of(inbox) is None
+    inbox.deadline_ns = 7_000_000_000 + left_ns
+    assert budget_ms_of(inbox) == budget_ms
+
+
+async def _answers_nothing(connection: Connection, call: Call, inbox: Inbox) -> None:
+    """No call comes here."""
